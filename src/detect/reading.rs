@@ -1,0 +1,77 @@
+//! What a detector sees and what it says.
+
+use std::time::Duration;
+
+/// One look at the watched process tree. `None` means "could not be read", never zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Monotonic time since the sidecar (or the recording) began. Never falls.
+    pub at: Duration,
+    /// Start time of the process in clock ticks since boot: another value is another process, and everything resets.
+    pub incarnation: u64,
+    /// Age of the process at `at`, where known: a sidecar that starts later than the app need not wait again.
+    pub age: Option<Duration>,
+    /// Unreclaimable memory: what the kernel's killer counts and cannot take back.
+    pub memory_bytes: Option<u64>,
+    /// The memory limit of the tightest ancestor.
+    pub limit_bytes: Option<u64>,
+    pub threads: Option<u64>,
+    pub fds: Option<u64>,
+    pub fd_limit: Option<u64>,
+    /// Live StatsD clients of the app, and how many new ones appeared in the last window.
+    pub statsd_clients: Option<u64>,
+    pub goroutines: Option<u64>,
+    /// Live Go heap, where a profile or the index told it.
+    pub live_heap_bytes: Option<u64>,
+}
+
+/// What grows. The names are those of the API's incident kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AlertKind {
+    MemoryGrowth,
+    ClientLeak,
+    ClientChurn,
+    GoroutineLeak,
+    ThreadLeak,
+    FdLeak,
+    Freeze,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Notice,
+    Warn,
+    Crit,
+}
+
+/// What a detector found, with the numbers that made it speak.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alert {
+    pub kind: AlertKind,
+    pub severity: Severity,
+    /// The rule that fired, one word: `trend_3s`, `trend_60s`, `burst`, `near_limit`, `clients`.
+    pub rule: &'static str,
+    pub at: Duration,
+    /// Growth in the signal's own unit (bytes, clients, threads) per second.
+    pub per_second: f64,
+    pub time_to_limit: Option<Duration>,
+    /// The rule's numbers in words: "rose 41 MiB in 48 s, floor and ceiling alike, 230 of 512 MiB".
+    pub evidence: String,
+}
+
+/// What happened to an alert with this reading.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A new alert of this kind stands.
+    Opened(Alert),
+    /// It stands already and is now more severe, or its time to limit has halved.
+    Escalated(Alert),
+    /// It is over: the signal fell back, or the process is gone.
+    Cleared { kind: AlertKind, at: Duration },
+}
+
+/// A rule over readings. One task owns it; it never looks at a clock.
+pub trait Detector {
+    /// Takes one reading, in order of time, and says what changed.
+    fn observe(&mut self, reading: &Reading) -> Vec<Change>;
+}

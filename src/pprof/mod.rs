@@ -1,0 +1,1 @@
+//! Profile bytes become a profile, two profiles become what grew and who made it. Pure.

@@ -1,0 +1,1 @@
+//! The catalogue of our own metrics: name, unit, labels, a sentence.

@@ -1,22 +1,49 @@
 //! The tasks that own state, and every message that passes between tasks, with the size of every queue.
 //!
 //! ```text
-//! source::udp ──Batch──▶ rollup ──Outgoing──▶ sink
-//!                          ▲                   ▲
-//!                          │ Vec<OwnMetric>     │ Outgoing::Event
-//!                        watch ──Finding──▶ investigate
+//! source::udp ─────Batch──────▶ rollup ──Outgoing──▶ sink::{intake, agent, none}
+//!                                 ▲ Vec<OwnMetric>         ▲ Outgoing::Urgent
+//! source::sampler ─Observation─▶ watch ──Finding──▶ investigate ──StoreRequest──▶ sink::store
+//!                 ◀──── Pace ────┘                    │  ▲
+//!                                         PullRequest ▼  │ PullReply
+//!                                              source::puller
 //! ```
 
+pub mod incident;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
 use crate::aggregate::Window;
+use crate::detect::{Change, Reading};
 use crate::statsd::{Event, ServiceCheck};
 
 /// Batches between a socket and the rollup. Full: the socket waits, the kernel buffers, and what the kernel drops is read
 /// back from `/proc/net/udp` and counted as `kernel_rcvbuf`.
 pub const BATCHES: usize = 64;
 
-/// Windows, events and checks on their way to the sink, which never waits for the network before taking the next: it moves
-/// them to its own byte-bounded queue. Full: the newest is dropped and its points counted as `queue_full`.
+/// Windows, events and checks on their way to the sink, which moves them to its own byte-bounded queue and never waits for
+/// the network before taking the next. Full: the newest is dropped and its points counted as `queue_full`.
 pub const OUTGOING: usize = 256;
+
+/// Sets of our own metrics from the watch to the rollup, one a reading. Full: that reading's gauges are skipped; the next
+/// reading brings newer ones.
+pub const OWN_METRICS: usize = 16;
+
+/// Readings from the sampler to the watch. Full: the sampler waits, which only makes the next reading later.
+pub const OBSERVATIONS: usize = 4;
+
+/// Findings from the watch to the investigation. Full: the watch waits, and readings are taken later; nothing is lost.
+pub const FINDINGS: usize = 64;
+
+/// Pulls asked for and not begun. The investigation asks for one at a time, so this is never full.
+pub const PULLS: usize = 1;
+
+/// Requests to the profile store. Full: the asker waits; the page gives up by its own time limit.
+pub const STORE: usize = 8;
 
 /// Raw datagrams as they came, back to back. Parsing happens in the rollup.
 #[derive(Debug, Default)]
@@ -26,13 +53,26 @@ pub struct Batch {
     pub datagrams: Vec<Datagram>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
     pub end: u32,
     /// Longer than `statsd.max_datagram`: the cut last line is dropped and counted.
     pub truncated: bool,
     /// The sender's source port; 0 on a Unix socket.
     pub port: u16,
+}
+
+impl Batch {
+    /// The datagrams with their bytes, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (Datagram, &[u8])> {
+        let mut start = 0;
+        self.datagrams.iter().map(move |datagram| {
+            let end = datagram.end as usize;
+            let bytes = &self.bytes[start..end];
+            start = end;
+            (*datagram, bytes)
+        })
+    }
 }
 
 /// What leaves for Datadog.
@@ -50,7 +90,189 @@ pub enum Outgoing {
 pub struct OwnMetric {
     pub name: &'static str,
     pub value: f64,
+    /// A count is added up over the window; a gauge is replaced.
     pub count: bool,
     /// `key:value`, from enums only.
     pub tag: Option<String>,
+}
+
+/// The process that is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub pid: i32,
+    pub name: String,
+    /// The rule that found it, in words, with the runners-up.
+    pub rule: String,
+    /// Start time in clock ticks since boot: with the pid it is the identity.
+    pub incarnation: u64,
+}
+
+/// One look at the target, or at its absence.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    pub reading: Reading,
+    pub target: Option<Target>,
+    /// Resident memory, and the working set where the cgroup tells it; the reading holds what the rules look at.
+    pub rss_bytes: Option<u64>,
+    pub working_set_bytes: Option<u64>,
+    /// `None` where the app's cgroup cannot be read.
+    pub oom_kills: Option<u64>,
+    /// What the limit was read from, in words.
+    pub limit_source: &'static str,
+    /// The target of the reading before is gone; `Some(true)` when the kernel killed it for memory.
+    pub gone: Option<Gone>,
+    pub census: Census,
+    pub degraded: Arc<Vec<Degraded>>,
+    pub self_rss_bytes: Option<u64>,
+}
+
+/// How the target ended, as far as it can be known from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    OomKilled,
+    Ended,
+    /// It is gone, and nothing that we may read tells why.
+    Unknown,
+}
+
+/// Live StatsD clients and what the kernel dropped, from `/proc/net`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// `None` where the tables cannot be read.
+    pub clients: Option<u64>,
+    /// The uid that holds most of them.
+    pub uid: Option<u32>,
+    /// Datagrams the kernel dropped at our sockets since they were opened.
+    pub kernel_drops: u64,
+}
+
+/// Something that is missing, why, and the line that mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Degraded {
+    pub what: String,
+    pub why: String,
+    pub fix: String,
+}
+
+/// How often the sampler looks. The watch sets it; 250 ms when the limit is near.
+pub type Pace = Duration;
+
+/// What the watch tells the investigation.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// A target is seen for the first time.
+    Appeared(Target),
+    /// An alert opened, got worse or is over.
+    Alert(Change),
+    /// The latest figures, once a reading: what a sentence needs.
+    Figures(Figures),
+    Vanished(Gone),
+}
+
+/// What an incident's sentence quotes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    pub memory_bytes: u64,
+    pub rss_bytes: u64,
+    pub limit_bytes: Option<u64>,
+    pub slope_bytes_per_second: Option<f64>,
+    pub time_to_limit: Option<Duration>,
+    pub statsd_clients: Option<u64>,
+    pub client_uid: Option<u32>,
+    pub threads: Option<u64>,
+    pub fds: Option<u64>,
+    pub goroutines: Option<u64>,
+    /// No alert stands and the start-up grace is over: a profile pulled now may serve as baseline.
+    pub healthy: bool,
+}
+
+/// A profile of the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProfileKind {
+    Heap,
+    /// After a forced collection: the truth, at the price of one.
+    HeapAfterGc,
+    Goroutine,
+    /// The index page: goroutine count and what else is served.
+    Index,
+}
+
+impl ProfileKind {
+    /// The `type` of the API.
+    pub fn label(self) -> &'static str {
+        match self {
+            ProfileKind::Heap => "heap",
+            ProfileKind::HeapAfterGc => "heap_gc",
+            ProfileKind::Goroutine => "goroutine",
+            ProfileKind::Index => "index",
+        }
+    }
+}
+
+/// Asks the puller for one profile. It answers exactly once, within its own time limits.
+#[derive(Debug)]
+pub struct PullRequest {
+    pub kind: ProfileKind,
+    pub reply: oneshot::Sender<PullReply>,
+}
+
+/// What came back from a pull. The reason is a label; the words are for people.
+#[derive(Clone, Debug)]
+pub struct PullReply {
+    pub kind: ProfileKind,
+    pub took: Duration,
+    pub outcome: Result<Pulled, PullFailed>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Pulled {
+    Profile(bytes::Bytes),
+    Index { goroutines: Option<u64> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullFailed {
+    pub reason: &'static str,
+    pub words: String,
+}
+
+/// Asks the profile store.
+#[derive(Debug)]
+pub enum StoreRequest {
+    /// Keeps a profile; answers with its id once it is on disk (or in memory where there is none).
+    Save {
+        profile: NewProfile,
+        reply: oneshot::Sender<Result<String, String>>,
+    },
+    Read {
+        id: String,
+        reply: oneshot::Sender<Option<bytes::Bytes>>,
+    },
+}
+
+/// A profile to be kept, as it was pulled.
+#[derive(Clone, Debug)]
+pub struct NewProfile {
+    pub kind: &'static str,
+    pub reason: String,
+    pub bytes: bytes::Bytes,
+    /// A baseline or evidence of the last incident: not evicted before the others.
+    pub pinned: bool,
+}
+
+/// Where we listen, after binding: port 0 has become a number.
+#[derive(Clone, Debug, Default)]
+pub struct Listening {
+    pub statsd: Vec<SocketAddr>,
+    pub page: Option<SocketAddr>,
+    pub health: Option<SocketAddr>,
+}
+
+/// Wall time in Unix seconds with fractions. Given to the tasks at start, so that a test can give another.
+pub type WallClock = fn() -> f64;
+
+/// The one place where wall time is read.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn wall_clock() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

@@ -1,0 +1,174 @@
+//! An incident: the story from alert to all-clear or kill, kept as values. What is done about it is decided in
+//! [`super::investigate`]; what is said of it in [`super::words`].
+
+use std::collections::BTreeMap;
+
+use crate::detect::{Alert, AlertKind, Severity};
+use crate::pprof::Naming;
+
+/// The `kind` an incident opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IncidentKind {
+    Alert(AlertKind),
+    /// A kill that no alert came before.
+    OomKill,
+}
+
+impl IncidentKind {
+    pub fn label(self) -> &'static str {
+        match self {
+            IncidentKind::OomKill => "oom_kill",
+            IncidentKind::Alert(AlertKind::MemoryGrowth) => "memory_growth",
+            IncidentKind::Alert(AlertKind::ClientLeak) => "client_leak",
+            IncidentKind::Alert(AlertKind::ClientChurn) => "client_churn",
+            IncidentKind::Alert(AlertKind::GoroutineLeak) => "goroutine_leak",
+            IncidentKind::Alert(AlertKind::ThreadLeak) => "thread_leak",
+            IncidentKind::Alert(AlertKind::FdLeak) => "fd_leak",
+            IncidentKind::Alert(AlertKind::Freeze) => "freeze",
+        }
+    }
+}
+
+/// Where the story stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Open,
+    Named,
+    Recovered,
+    Killed,
+}
+
+impl State {
+    pub fn label(self) -> &'static str {
+        match self {
+            State::Open => "open",
+            State::Named => "named",
+            State::Recovered => "recovered",
+            State::Killed => "killed",
+        }
+    }
+}
+
+/// A profile that belongs to the story.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptProfile {
+    pub id: String,
+    pub kind: &'static str,
+    pub reason: String,
+    /// Unix seconds.
+    pub taken_at: f64,
+    pub bytes: u64,
+}
+
+/// One incident. At most one is open; alerts of another kind join it, because one leak shows in memory, clients, goroutines
+/// and descriptors at once and is one page to one person.
+#[derive(Clone, Debug)]
+pub struct Incident {
+    pub id: String,
+    pub kind: IncidentKind,
+    pub severity: Severity,
+    /// Unix seconds.
+    pub opened_at: f64,
+    pub closed_at: Option<f64>,
+    pub state: State,
+    pub app: String,
+    /// The alerts that stand, by kind; the incident is over when none does.
+    pub standing: BTreeMap<AlertKind, Alert>,
+    /// Every alert's evidence, latest for each kind, standing or not.
+    pub alerts: BTreeMap<AlertKind, Alert>,
+    /// The best naming so far, whether it names or says why not.
+    pub naming: Option<Naming>,
+    /// Why nothing could be pulled, in words, when nothing could.
+    pub pull_failure: Option<String>,
+    pub profiles: Vec<KeptProfile>,
+    /// What the last words were: the sentence that the page and the events show.
+    pub verdict: String,
+    /// The end of the story in words, once it has one.
+    pub end: Option<String>,
+    /// An opening event has gone out: the follow-ups are owed too.
+    pub told: bool,
+}
+
+impl Incident {
+    pub fn open(id: String, kind: IncidentKind, severity: Severity, app: String, now: f64) -> Incident {
+        Incident {
+            id,
+            kind,
+            severity,
+            opened_at: now,
+            closed_at: None,
+            state: State::Open,
+            app,
+            standing: BTreeMap::new(),
+            alerts: BTreeMap::new(),
+            naming: None,
+            pull_failure: None,
+            profiles: Vec::new(),
+            verdict: String::new(),
+            end: None,
+            told: false,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.closed_at.is_none()
+    }
+
+    /// Takes an alert in and says whether the incident became more severe by it.
+    pub fn join(&mut self, alert: Alert) -> bool {
+        let worse = alert.severity > self.severity;
+        self.severity = self.severity.max(alert.severity);
+        self.alerts.insert(alert.kind, alert.clone());
+        self.standing.insert(alert.kind, alert);
+        worse
+    }
+
+    /// Takes an all-clear in and says whether nothing stands any more.
+    pub fn leave(&mut self, kind: AlertKind) -> bool {
+        self.standing.remove(&kind).is_some() && self.standing.is_empty()
+    }
+
+    pub fn close(&mut self, state: State, end: String, now: f64) {
+        self.state = state;
+        self.end = Some(end);
+        self.closed_at = Some(now);
+        self.standing.clear();
+    }
+
+    /// Whether profiles named somebody.
+    pub fn is_named(&self) -> bool {
+        self.naming.as_ref().is_some_and(Naming::is_named)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn alert(kind: AlertKind, severity: Severity) -> Alert {
+        Alert {
+            kind,
+            severity,
+            rule: "test",
+            at: Duration::ZERO,
+            per_second: 1.0,
+            time_to_limit: None,
+            evidence: String::new(),
+        }
+    }
+
+    #[test]
+    fn alerts_of_other_kinds_join_and_the_last_to_leave_ends_it() {
+        let kind = IncidentKind::Alert(AlertKind::ClientLeak);
+        let mut incident = Incident::open("id".into(), kind, Severity::Warn, "worker".into(), 0.0);
+        assert!(!incident.join(alert(AlertKind::ClientLeak, Severity::Warn)));
+        assert!(incident.join(alert(AlertKind::MemoryGrowth, Severity::Crit)));
+        assert_eq!(incident.severity, Severity::Crit);
+        assert!(!incident.leave(AlertKind::ClientLeak));
+        assert!(!incident.leave(AlertKind::ThreadLeak), "an alert that never stood does not end it");
+        assert!(incident.leave(AlertKind::MemoryGrowth));
+        assert_eq!(incident.alerts.len(), 2, "what was seen stays in the story");
+    }
+}

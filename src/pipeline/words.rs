@@ -1,0 +1,291 @@
+//! What is said of an incident: verdict, event titles and texts. Pure: values in, words out.
+//!
+//! Names come from the app's profiles and datagrams, so they may hold anything: every string is cut and stripped of control
+//! characters before it stands in a sentence.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::incident::{Incident, IncidentKind, State};
+use super::{Figures, Target};
+use crate::detect::{AlertKind, Severity};
+use crate::statsd::{AlertType, Event};
+
+/// What every event of this sidecar carries.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    pub service: String,
+    pub version: String,
+    /// service, env, version, pod: as `key:value`.
+    pub tags: Vec<String>,
+    pub pod: Option<String>,
+    pub namespace: Option<String>,
+    /// `page.public_url`, or where a port-forward would show the page.
+    pub page_url: String,
+    pub page_port: u16,
+    pub public_url: bool,
+}
+
+/// Which chapter of the story an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chapter {
+    Opened,
+    Named,
+    Critical,
+    Ended,
+}
+
+/// The sentence of an incident as it stands: who leaks and when it ends, or what is known and why no more.
+pub fn verdict(incident: &Incident, figures: &Figures) -> String {
+    if let Some(end) = &incident.end {
+        return end.clone();
+    }
+    let app = clean(&incident.app, 60);
+    if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
+        return format!("{app} leaks: {}", naming.sentence);
+    }
+    let mut text = format!("{app}: {}", growth(incident, figures));
+    if let Some(naming) = &incident.naming {
+        let _ = write!(text, "; {}", naming.sentence);
+    } else if let Some(failure) = &incident.pull_failure {
+        let _ = write!(text, "; not nameable: {failure}");
+    } else {
+        text.push_str("; not named yet: profiles are being pulled");
+    }
+    text
+}
+
+/// What grows, in a clause, from the alerts that stand.
+fn growth(incident: &Incident, figures: &Figures) -> String {
+    let mut parts: Vec<String> = incident.alerts.values().map(|alert| alert.evidence.clone()).collect();
+    if parts.is_empty() {
+        parts.push("memory grows".to_owned());
+    }
+    if let Some(left) = figures.time_to_limit {
+        parts.push(format!("limit in about {}", duration(left)));
+    }
+    parts.join("; ")
+}
+
+/// The end of the story.
+pub fn killed(incident: Option<&Incident>, figures: &Figures, certain: bool, now: f64) -> String {
+    let how = if certain { "killed by the kernel for memory" } else { "gone at the edge of its limit, most likely an OOM kill" };
+    let last = match figures.limit_bytes {
+        Some(limit) if limit > 0 => {
+            format!("last seen at {} of {}", bytes(figures.memory_bytes), bytes(limit))
+        }
+        _ => format!("last seen at {}", bytes(figures.memory_bytes)),
+    };
+    match incident {
+        Some(incident) if incident.is_named() => {
+            let naming = incident.naming.as_ref().map_or("", |naming| naming.sentence.as_str());
+            let lead = Duration::from_secs_f64((now - incident.opened_at).max(0.0));
+            format!("{} was {how}, {last}, {} after the alert. The leak: {naming}", clean(&incident.app, 60), duration(lead))
+        }
+        Some(incident) => format!(
+            "{} was {how}, {last}; the leak was not named: {}",
+            clean(&incident.app, 60),
+            incident
+                .naming
+                .as_ref()
+                .map(|naming| naming.sentence.clone())
+                .or_else(|| incident.pull_failure.clone())
+                .unwrap_or_else(|| "no profile came back in time".to_owned())
+        ),
+        None => format!("The app was {how}, {last}; no growth alert came before it"),
+    }
+}
+
+pub fn recovered(incident: &Incident, figures: &Figures, why: &str) -> String {
+    let mut text = format!("{} is over: {why}; memory is at {}", clean(&incident.app, 60), bytes(figures.memory_bytes));
+    if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
+        let _ = write!(text, ". What leaked: {}", naming.sentence);
+    }
+    text
+}
+
+/// The event of a chapter, within Datadog's limits (the encoder cuts what is still too long).
+pub fn event(incident: &Incident, chapter: Chapter, figures: &Figures, who: &Identity, now: f64) -> Event {
+    Event {
+        title: cut(&title(incident, chapter, figures), 100),
+        text: cut(&text(incident, figures, who), 3_900),
+        timestamp: Some(now as i64),
+        aggregation_key: Some(aggregation_key(incident.kind, who)),
+        source_type: Some("oomwatch".to_owned()),
+        alert_type: alert_type(incident),
+        tags: tags(incident, who),
+        ..Event::default()
+    }
+}
+
+fn title(incident: &Incident, chapter: Chapter, figures: &Figures) -> String {
+    let app = clean(&incident.app, 40);
+    let culprit = incident.naming.as_ref().and_then(|naming| naming.culprits.first()).map(|it| clean(&it.function, 60));
+    let when = match (chapter, incident.state) {
+        (_, State::Killed) => ": killed for memory".to_owned(),
+        (_, State::Recovered) => ": over".to_owned(),
+        _ => figures.time_to_limit.map_or(String::new(), |left| format!(": limit in {}", duration(left))),
+    };
+    match culprit.filter(|_| incident.is_named()) {
+        Some(function) => format!("{app} leaks in {function}{when}"),
+        None => format!("{app}: {}{when}", kind_words(incident.kind)),
+    }
+}
+
+fn kind_words(kind: IncidentKind) -> &'static str {
+    match kind {
+        IncidentKind::OomKill => "OOM kill",
+        IncidentKind::Alert(AlertKind::MemoryGrowth) => "memory grows towards its limit",
+        IncidentKind::Alert(AlertKind::ClientLeak) => "StatsD clients pile up",
+        IncidentKind::Alert(AlertKind::ClientChurn) => "StatsD clients are made and thrown away",
+        IncidentKind::Alert(AlertKind::GoroutineLeak) => "goroutines pile up",
+        IncidentKind::Alert(AlertKind::ThreadLeak) => "threads pile up",
+        IncidentKind::Alert(AlertKind::FdLeak) => "file descriptors pile up",
+        IncidentKind::Alert(AlertKind::Freeze) => "frozen at its memory limit",
+    }
+}
+
+fn text(incident: &Incident, figures: &Figures, who: &Identity) -> String {
+    let mut text = format!("%%% \n**{}**\n", escape(&incident.verdict));
+    text += &numbers(figures);
+    if let Some(naming) = &incident.naming {
+        for culprit in naming.culprits.iter().take(3).filter(|_| naming.is_named()) {
+            let _ = writeln!(
+                text,
+                "- `{}` made by `{}` ({}:{}) grew {}, {:.0} % of the growth",
+                tick(&culprit.function),
+                tick(&culprit.made_by),
+                tick(&culprit.made_by_file),
+                culprit.made_by_line,
+                bytes(culprit.grew_bytes.max(0).unsigned_abs()),
+                culprit.share * 100.0
+            );
+        }
+        for (kind, words) in &naming.evidence {
+            let _ = writeln!(text, "- {}: {}", escape(kind), escape(words));
+        }
+        if let Some(remedy) = naming.remedy {
+            let _ = writeln!(text, "\nThe usual mend: {}", escape(remedy));
+        }
+    } else if let Some(failure) = &incident.pull_failure {
+        let _ = writeln!(text, "- no profile: {}", escape(failure));
+    }
+    for alert in incident.alerts.values() {
+        let _ = writeln!(text, "- rule `{}`: {}", alert.rule, escape(&alert.evidence));
+    }
+    text += &how_to_look(incident, who);
+    cut(&text, 3_850) + "\n %%%"
+}
+
+fn numbers(figures: &Figures) -> String {
+    let mut parts = vec![match figures.limit_bytes {
+        Some(limit) => format!("memory {} of {}", bytes(figures.memory_bytes), bytes(limit)),
+        None => format!("memory {}, no limit known", bytes(figures.memory_bytes)),
+    }];
+    if let Some(slope) = figures.slope_bytes_per_second.filter(|slope| *slope > 0.0) {
+        parts.push(format!("{} a minute", bytes((slope * 60.0) as u64)));
+    }
+    let counts = [
+        (figures.statsd_clients, "StatsD clients"),
+        (figures.goroutines, "goroutines"),
+        (figures.threads, "threads"),
+        (figures.fds, "file descriptors"),
+    ];
+    parts.extend(counts.iter().filter_map(|(n, what)| n.map(|n| format!("{n} {what}"))));
+    format!("\n{}\n\n", parts.join(" · "))
+}
+
+fn how_to_look(incident: &Incident, who: &Identity) -> String {
+    let mut text = String::from("\n");
+    if let Some(profile) = incident.profiles.last() {
+        let _ = writeln!(text, "Profile `{}` ({}) is kept by the sidecar.", profile.id, profile.kind);
+    }
+    if !who.public_url {
+        let pod = who.pod.as_deref().unwrap_or("POD");
+        let namespace = who.namespace.as_deref().map_or(String::new(), |name| format!("-n {name} "));
+        let _ = writeln!(text, "`kubectl {namespace}port-forward {pod} {}`, then {}", who.page_port, link(incident, who));
+        return text;
+    }
+    let _ = writeln!(text, "{}", link(incident, who));
+    text
+}
+
+fn link(incident: &Incident, who: &Identity) -> String {
+    format!("{}/#/incident/{}", who.page_url.trim_end_matches('/'), incident.id)
+}
+
+fn alert_type(incident: &Incident) -> AlertType {
+    match (incident.state, incident.severity) {
+        (State::Recovered, _) => AlertType::Success,
+        (State::Killed, _) | (_, Severity::Crit) => AlertType::Error,
+        _ => AlertType::Warning,
+    }
+}
+
+fn tags(incident: &Incident, who: &Identity) -> Vec<String> {
+    let mut tags = who.tags.clone();
+    tags.push(format!("oomwatch_incident:{}", incident.id));
+    tags.push(format!("oomwatch_kind:{}", incident.kind.label()));
+    if let Some(culprit) = incident.naming.as_ref().filter(|it| it.is_named()).and_then(|it| it.culprits.first()) {
+        tags.push(format!("oomwatch_culprit:{}", clean(&culprit.made_by, 150).replace(',', "_")));
+    }
+    tags
+}
+
+/// One key for all events of an incident and for the same incident in the replicas of a deploy: FNV-1a of service, version
+/// and the kind it opened with. Stable over restarts and builds, which std's hasher does not promise.
+fn aggregation_key(kind: IncidentKind, who: &Identity) -> String {
+    let text = format!("{}\0{}\0{}", who.service, who.version, kind.label());
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("oomwatch-{hash:016x}")
+}
+
+/// `14 min`, `45 s`, `3 h 20 min`: what a person says.
+pub fn duration(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds @ 7_200..=172_799 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// `148 MiB`, with a decimal below ten.
+pub fn bytes(n: u64) -> String {
+    let (value, unit) = match n {
+        0..=1_023 => return format!("{n} B"),
+        1_024..=1_048_575 => (n as f64 / 1_024.0, "KiB"),
+        1_048_576..=1_073_741_823 => (n as f64 / 1_048_576.0, "MiB"),
+        _ => (n as f64 / 1_073_741_824.0, "GiB"),
+    };
+    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+/// The target in a few words for the log and the summary.
+pub fn target(target: &Target) -> String {
+    format!("{} (pid {}), found as {}", clean(&target.name, 60), target.pid, target.rule)
+}
+
+fn clean(text: &str, limit: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(limit).collect()
+}
+
+fn cut(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit { text.to_owned() } else { text.chars().take(limit - 1).chain(['…']).collect() }
+}
+
+/// Markdown's own signs lose their meaning, and so does a `%%%` that would end the block.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars().filter(|c| !c.is_control() || *c == '\n') {
+        if matches!(c, '*' | '_' | '`' | '[' | ']' | '<' | '>' | '#' | '|' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.replace("%%%", "%%\u{200b}%")
+}
+
+fn tick(text: &str) -> String {
+    clean(text, 160).replace('`', "'").replace("%%%", "%%")
+}

@@ -4,5 +4,5 @@ pub mod naming;
 mod proto;
 pub mod read;
 
-pub use naming::{Culprit, Naming};
+pub use naming::{Confidence, Culprit, Naming};
 pub use read::{Frame, Profile, ReadError, Sample, SampleType};

@@ -3,6 +3,7 @@
 pub mod naming;
 mod proto;
 pub mod read;
+mod wire;
 
 pub use naming::{Culprit, Naming};
 pub use read::{Frame, Profile, ReadError, Sample, SampleType};

@@ -13,7 +13,7 @@ use super::naming::Culprit;
 use super::read::{Frame, Profile};
 
 /// Frames kept of a stack that leaves this folder.
-const MAX_STACK: usize = 64;
+pub(super) const MAX_STACK: usize = 64;
 
 /// What a heap gained and lost.
 #[derive(Debug)]
@@ -48,6 +48,11 @@ impl<'a> Growth<'a> {
         let grown_bytes = rows.iter().filter(|row| row.bytes > 0).fold(0_i64, |sum, row| sum.saturating_add(row.bytes));
         let net_bytes = rows.iter().fold(0_i64, |sum, row| sum.saturating_add(row.bytes));
         Self { delta, rows, grown_bytes, net_bytes }
+    }
+
+    /// What the values are in: bytes of a heap profile.
+    pub fn unit<'p>(&self, now: &'p Profile) -> &'p str {
+        now.sample_types.get(space_column(None, now).1).map_or("", |kind| &kind.unit)
     }
 
     /// Nothing differs, not even a byte.

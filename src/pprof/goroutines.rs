@@ -7,12 +7,16 @@
 use std::collections::HashMap;
 
 use super::delta::Delta;
-use super::diff::roles;
+use super::diff::{MAX_STACK, roles};
 use super::names::{self, Kind};
+use super::naming::Culprit;
 use super::read::{Frame, Profile};
 
 /// Groups that grew by fewer are the come and go of requests.
 const MIN_GREW: i64 = 5;
+
+/// A goroutine's smallest stack, in bytes (`runtime.stackMin`).
+const SMALLEST_STACK: i64 = 2048;
 
 /// Goroutines with one stack, lines apart.
 #[derive(Clone, Debug)]
@@ -110,6 +114,27 @@ impl Group<'_> {
         roles(&self.kinds())?.owner.map(|at| self.stack[at])
     }
 
+    /// The group in bounded words, its share being of `grown` goroutines; bytes are the least that the stacks take.
+    pub fn culprit(&self, grown: i64) -> Culprit {
+        let name = |frame: Option<&Frame>| frame.map(|it| names::short(&it.function)).unwrap_or_default();
+        let file = |frame: Option<&Frame>| frame.map(|it| names::clean(&it.file)).unwrap_or_default();
+        let line = |frame: Option<&Frame>| frame.map_or(0, |it| it.line);
+        let (leaf, owner) = (self.leaf(), self.owner());
+        Culprit {
+            function: name(leaf),
+            file: file(leaf),
+            line: line(leaf),
+            grew_bytes: self.grew.saturating_mul(SMALLEST_STACK),
+            grew_objects: self.grew,
+            share: self.grew as f64 / grown.max(1) as f64,
+            made_by: name(owner),
+            made_by_file: file(owner),
+            made_by_line: line(owner),
+            via: String::new(),
+            stack: self.stack.iter().take(MAX_STACK).map(|frame| names::clean(&frame.function)).collect(),
+        }
+    }
+
     /// Where it waits, as people say it.
     pub fn place(&self) -> String {
         self.leaf().map_or_else(|| "no stack".to_owned(), |frame| names::short(&frame.function))
@@ -155,7 +180,7 @@ mod tests {
         assert_eq!((groups.net, groups.grown, groups.lockstep().len()), (282, 282, 3));
         assert_eq!(
             groups.words(true).unwrap(),
-            "goroutines +232 in 3 groups of equal size (+78 each): statsd.(*telemetry).run, statsd.(*Client).watch, statsd.(*sender).loop"
+            "goroutines +232 in 3 groups of equal size (+78 each): statsd.(*Client).watch, statsd.(*telemetry).run, statsd.(*sender).loop"
         );
     }
 

@@ -211,9 +211,21 @@ pub fn base_name(file: &str) -> String {
 /// `github.com/DataDog/datadog-go/v5@v5.9.1` of a file in the module cache or of a `-trimpath` build.
 pub fn module(file: &str) -> Option<String> {
     let at = file.match_indices("@v").find(|(at, _)| file[at + 2..].starts_with(|c: char| c.is_ascii_digit()))?.0;
-    let start = file[..at].rfind("/pkg/mod/").map_or(0, |it| it + "/pkg/mod/".len());
+    let start = file[..at].rfind("/pkg/mod/").map_or_else(|| first_domain(&file[..at]), |it| it + "/pkg/mod/".len());
     let end = file[at..].find('/').map_or(file.len(), |it| at + it);
     Some(clean(&unescape(&file[start..end])))
+}
+
+/// Where the first path part with a dot starts: a module cache may lie anywhere.
+fn first_domain(path: &str) -> usize {
+    let mut start = 0;
+    for part in path.split('/') {
+        if part.contains('.') {
+            return start;
+        }
+        start += part.len() + 1;
+    }
+    0
 }
 
 /// The module cache writes capitals as `!d`.
@@ -327,6 +339,8 @@ mod tests {
                 Some("github.com/DataDog/datadog-go/v5@v5.9.1"),
             ),
             ("golang.org/x/net@v0.30.0/http2/frame.go", Some("golang.org/x/net@v0.30.0")),
+            ("/gomod/github.com/pkg/errors@v0.9.1/errors.go", Some("github.com/pkg/errors@v0.9.1")),
+            ("tool@v1.0.0/a.go", Some("tool@v1.0.0")),
             ("/app/main.go", None),
             ("/app/@vendor/main.go", None),
         ];

@@ -24,9 +24,6 @@ const STANDS_OUT: f64 = 0.3;
 /// Fewer more goroutines than this are not named as a leak of their own.
 const MANY_GOROUTINES: i64 = 100;
 
-/// A goroutine's smallest stack, in bytes (`runtime.stackMin`).
-const SMALLEST_STACK: i64 = 2048;
-
 /// Culprits kept.
 const MAX_CULPRITS: usize = 10;
 
@@ -202,8 +199,7 @@ impl<'a> Case<'a> {
             return None;
         }
         let share = grew as f64 / groups.grown as f64;
-        let culprits: Vec<Culprit> =
-            lockstep.iter().take(MAX_CULPRITS).map(|it| goroutine_culprit(it, groups.grown)).collect();
+        let culprits: Vec<Culprit> = lockstep.iter().take(MAX_CULPRITS).map(|it| it.culprit(groups.grown)).collect();
         let agrees =
             self.input.previous.is_some_and(|it| it.is_named() && it.culprits[0].function == culprits[0].function);
         let confidence = match share {
@@ -327,26 +323,6 @@ fn same_allocations(base: &Profile, now: &Profile) -> bool {
 
 fn sum(groups: &[Group]) -> i64 {
     groups.iter().fold(0_i64, |sum, group| sum.saturating_add(group.grew))
-}
-
-/// Bytes are the least that the stacks take.
-fn goroutine_culprit(group: &Group, grown: i64) -> Culprit {
-    let name = |frame: &super::read::Frame| names::short(&frame.function);
-    let file = |frame: &super::read::Frame| names::clean(&frame.file);
-    let (leaf, owner) = (group.leaf(), group.owner());
-    Culprit {
-        function: leaf.map(name).unwrap_or_default(),
-        file: leaf.map(file).unwrap_or_default(),
-        line: leaf.map_or(0, |frame| frame.line),
-        grew_bytes: group.grew.saturating_mul(SMALLEST_STACK),
-        grew_objects: group.grew,
-        share: group.grew as f64 / grown.max(1) as f64,
-        made_by: owner.map(name).unwrap_or_default(),
-        made_by_file: owner.map(file).unwrap_or_default(),
-        made_by_line: owner.map_or(0, |frame| frame.line),
-        via: String::new(),
-        stack: group.stack.iter().take(64).map(|frame| names::clean(&frame.function)).collect(),
-    }
 }
 
 /// `148 MiB`, with a decimal below ten.

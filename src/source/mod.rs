@@ -1,1 +1,20 @@
-//! I/O: source.
+//! I/O in: what the sidecar sees of the app. Each file hands over values of `pipeline`; none imports another I/O folder.
+//!
+//! * [`sampler`]: one observation a tick; owns everything that is held of the target between ticks
+//! * [`find`]: which process is the app, by rules that are told in words
+//! * [`process`]: figures of one process and its children from `/proc`
+//! * [`cgroup`]: the app's memory cgroup, v1, v2 or both: usage and limit
+//! * [`kill`]: how the target ended
+//! * [`census`]: live StatsD clients and kernel drops from `/proc/net/udp{,6}`
+//! * [`puller`], [`fetch`]: one profile at a time from the app's pprof endpoint
+
+pub mod census;
+pub mod cgroup;
+pub mod fetch;
+pub mod find;
+#[cfg(test)]
+mod fixture;
+pub mod kill;
+pub mod process;
+pub mod puller;
+pub mod sampler;

@@ -1,0 +1,238 @@
+//! The sampler over a `/proc` of files, with a clock that the test moves, and over a real process.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::pipeline::Gone;
+use crate::source::fixture::Fixture;
+
+const MIB: u64 = 1 << 20;
+const INSIDE: &str = "proc/10/root/sys/fs/cgroup";
+
+/// A v2 pod: the app is process 10 with 256 MiB, the sidecar process 20.
+fn pod() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.process(1, 0, "pause");
+    fixture.process(20, 0, "oomwatch");
+    fixture.write("proc/20/statm", "100 50 0 0 0 0 0\n");
+    fixture.own(20);
+    app(&fixture, 1000);
+    fixture
+}
+
+fn app(fixture: &Fixture, start: u64) {
+    fixture.process(10, 0, "worker");
+    fixture.write("proc/10/stat", &fixture.stat_line(10, 0, "worker", 'S', 0, start));
+    fixture.status(10, 10001, 10001, 120, 100, 8);
+    fixture.write("proc/10/cgroup", "0::/../app\n");
+    fixture.write("proc/10/mountinfo", "1 0 0:1 /../app /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+    fixture.write(&format!("{INSIDE}/memory.max"), "268435456\n");
+    fixture.write(&format!("{INSIDE}/memory.current"), &format!("{}\n", 140 * MIB));
+    fixture.write(&format!("{INSIDE}/memory.stat"), "active_file 1048576\ninactive_file 2097152\nslab_reclaimable 0\n");
+    fixture.write(&format!("{INSIDE}/memory.events"), "oom_kill 0\n");
+}
+
+fn settings(fixture: &Fixture) -> Settings {
+    Settings { proc: fixture.proc(), cgroup_mount: fixture.path().join("mount"), ..Settings::default() }
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn one_look_brings_every_figure() {
+    let fixture = pod();
+    fixture.write("proc/net/udp", "head\n 1: 0100007F:D001 0100007F:1FBD 01 0:0 00:0 0 10001 0 5 2 0 0\n");
+    fixture.process(11, 10, "child");
+    fixture.status(11, 10001, 10001, 30, 20, 2);
+    let seen = Looker::new(settings(&fixture)).look(at(3));
+    let reading = seen.reading;
+    assert_eq!((reading.at, reading.incarnation), (at(3), 1000));
+    assert_eq!(reading.age, Some(Duration::from_secs_f64(100.0 - 1000.0 / procfs::ticks_per_second() as f64)));
+    assert_eq!((reading.memory_bytes, seen.working_set_bytes), (Some(137 * MIB), Some(138 * MIB)));
+    assert_eq!((reading.limit_bytes, seen.limit_source), (Some(256 * MIB), "memory.max of the app's cgroup"));
+    assert_eq!((seen.rss_bytes, reading.threads, reading.fd_limit), (Some(150 * MIB), Some(10), Some(1024)));
+    assert_eq!((reading.statsd_clients, seen.census.uid), (Some(1), Some(10001)));
+    assert_eq!((seen.oom_kills, seen.gone), (Some(0), None));
+    assert_eq!(seen.self_rss_bytes, Some(50 * procfs::page_size()));
+    assert_eq!(seen.target.unwrap().pid, 10);
+    assert_eq!(*seen.degraded, []);
+}
+
+#[test]
+fn children_are_left_out_when_told_so() {
+    let fixture = pod();
+    fixture.process(11, 10, "child");
+    fixture.status(11, 10001, 10001, 30, 20, 2);
+    let seen = Looker::new(Settings { tree: false, ..settings(&fixture) }).look(at(0));
+    assert_eq!((seen.rss_bytes, seen.reading.threads), (Some(120 * MIB), Some(8)));
+}
+
+#[test]
+fn without_the_cgroup_memory_is_anonymous_plus_shared_and_the_limit_that_of_the_downward_api() {
+    let fixture = pod();
+    fixture.remove("proc/10/root");
+    let with = |app_memory_limit, limit| Looker::new(Settings { app_memory_limit, limit, ..settings(&fixture) }).look(at(0));
+    let cases = [
+        (Some(300 * MIB), Limit::Auto, Some(300 * MIB), "APP_MEMORY_LIMIT from the downward API"),
+        (Some(300 * MIB), Limit::Fixed(64 * MIB), Some(64 * MIB), "watch.limit"),
+        (Some(15872 * MIB), Limit::Auto, Some(15872 * MIB), "APP_MEMORY_LIMIT, which is about the node's memory: no limit is set"),
+        (Some(16384 * MIB), Limit::Auto, None, "no limit found"),
+        (None, Limit::Auto, None, "no limit found"),
+    ];
+    for (env, limit, expected, source) in cases {
+        let seen = with(env, limit);
+        assert_eq!((seen.reading.limit_bytes, seen.limit_source), (expected, source));
+        assert_eq!(seen.reading.memory_bytes, Some(100 * MIB + 4096));
+        assert_eq!(seen.degraded.iter().any(|missing| missing.what == "memory limit"), expected.is_none());
+    }
+}
+
+#[test]
+fn a_fixed_limit_beats_the_cgroup() {
+    let fixture = pod();
+    let seen = Looker::new(Settings { limit: Limit::Fixed(MIB), ..settings(&fixture) }).look(at(0));
+    assert_eq!((seen.reading.limit_bytes, seen.reading.memory_bytes), (Some(MIB), Some(137 * MIB)));
+}
+
+#[test]
+fn one_failed_read_of_the_cgroup_leaves_a_gap_and_no_jump() {
+    let fixture = pod();
+    let mut looker = Looker::new(settings(&fixture));
+    let memory = |looker: &mut Looker, second| looker.look(at(second)).reading.memory_bytes;
+    assert_eq!(memory(&mut looker, 0), Some(137 * MIB));
+    fixture.remove("proc/10/root");
+    assert_eq!(memory(&mut looker, 1), None);
+    app(&fixture, 1000);
+    assert_eq!(memory(&mut looker, 2), Some(100 * MIB + 4096), "the cgroup is found again after this look");
+    assert_eq!(memory(&mut looker, 3), Some(137 * MIB));
+}
+
+#[test]
+fn a_kill_is_told_once_and_the_next_life_follows() {
+    let fixture = pod();
+    let mut looker = Looker::new(settings(&fixture));
+    assert_eq!(looker.look(at(0)).reading.incarnation, 1000);
+    fixture.write(&format!("{INSIDE}/memory.events"), "oom_kill 1\n");
+    fixture.remove("proc/10");
+    app(&fixture, 2000);
+    let death = looker.look(at(1));
+    assert_eq!((death.gone, death.target, death.reading.memory_bytes, death.oom_kills), (Some(Gone::OomKilled), None, None, Some(1)));
+    let next = looker.look(at(2));
+    assert_eq!((next.gone, next.reading.incarnation, next.oom_kills), (None, 2000, Some(0)));
+}
+
+#[test]
+fn without_a_target_the_look_says_why_and_what_mends_it() {
+    let fixture = pod();
+    fixture.remove("proc/10");
+    let mut looker = Looker::new(settings(&fixture));
+    let seen = looker.look(at(0));
+    assert_eq!((seen.target, seen.gone, seen.reading.memory_bytes), (None, None, None));
+    let missing = &seen.degraded[0];
+    assert_eq!((missing.what.as_str(), missing.why.as_str()), ("the app's process", "no process besides the sidecar's own can be seen"));
+    assert!(missing.fix.contains("shareProcessNamespace: true"));
+    app(&fixture, 1000);
+    assert_eq!(looker.look(at(1)).target.unwrap().pid, 10);
+}
+
+#[test]
+fn no_proc_at_all_is_told_too() {
+    let fixture = Fixture::new();
+    let seen = Looker::new(Settings { proc: fixture.path().join("nowhere"), ..settings(&fixture) }).look(at(0));
+    assert!(seen.degraded[0].why.starts_with("there is no process file system at "));
+    assert_eq!((seen.census.clients, seen.self_rss_bytes), (None, None));
+}
+
+#[test]
+fn a_guess_gives_way_to_the_owner_of_the_pprof_port_and_to_nothing_else() {
+    let fixture = pod();
+    fixture.process(30, 0, "envoy");
+    fixture.write("proc/30/stat", &fixture.stat_line(30, 0, "envoy", 'S', 0, 500).replace(" 1000000 256 ", " 1000000 9000 "));
+    let mut looker = Looker::new(settings(&fixture));
+    let pid = |looker: &mut Looker, second| looker.look(at(second)).target.unwrap().pid;
+    assert_eq!(pid(&mut looker, 0), 30);
+    // The app becomes the larger one: still a guess, so nothing changes.
+    fixture.write("proc/10/stat", &fixture.stat_line(10, 0, "worker", 'S', 0, 1000).replace(" 1000000 256 ", " 1000000 99000 "));
+    assert_eq!(pid(&mut looker, 6), 30);
+    fixture.write("proc/net/tcp", "head\n 0: 0100007F:17AC 00000000:0000 0A 0:0 00:0 0 10001 0 99 1\n");
+    fixture.socket(10, 3, 99);
+    assert_eq!(pid(&mut looker, 7), 30, "not before its time");
+    let seen = looker.look(at(12));
+    assert_eq!((seen.target.unwrap().pid, seen.gone), (10, None));
+}
+
+struct Running {
+    observations: mpsc::Receiver<Observation>,
+    pace: watch::Sender<Pace>,
+    stop: CancellationToken,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+fn start(settings: Settings) -> Running {
+    let (out, observations) = mpsc::channel(4);
+    let (pace, pace_seen) = watch::channel(settings.interval);
+    let stop = CancellationToken::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(Sampler::new(settings).run(out, pace_seen, stop.clone()));
+    Running { observations, pace, stop, tasks }
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_follow_the_pace_and_end_with_stop() {
+    let fixture = pod();
+    let mut running = start(settings(&fixture));
+    let begun = Instant::now();
+    for second in 0..3 {
+        let seen = running.observations.recv().await.unwrap();
+        assert_eq!((seen.reading.at, begun.elapsed()), (at(second), at(second)));
+    }
+    running.pace.send(Duration::from_millis(250)).unwrap();
+    let first = running.observations.recv().await.unwrap().reading.at;
+    assert_eq!(first, Duration::from_millis(2250), "a faster pace takes effect at once");
+    assert_eq!(running.observations.recv().await.unwrap().reading.at, Duration::from_millis(2500));
+    running.stop.cancel();
+    running.tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_missed_behind_a_full_queue_are_skipped() {
+    let fixture = pod();
+    let mut running = start(settings(&fixture));
+    tokio::time::sleep(Duration::from_millis(60_500)).await;
+    let mut times = Vec::new();
+    for _ in 0..8 {
+        times.push(running.observations.recv().await.unwrap().reading.at.as_secs());
+    }
+    // Four wait in the queue and one in the hand; the next are taken after the queue moves again.
+    assert_eq!(times[..5], [0, 1, 2, 3, 4]);
+    assert!(times[5] >= 60 && times[7] >= times[5] + 1, "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_nobody_listens() {
+    let fixture = pod();
+    let mut running = start(settings(&fixture));
+    drop(running.observations);
+    running.tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_real_death_wakes_it_long_before_the_next_tick() {
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut running = start(Settings { pid: Some(pid), interval: Duration::from_secs(300), ..Settings::default() });
+    let alive = running.observations.recv().await.unwrap();
+    assert_eq!(alive.target.unwrap().name, "sleep");
+    assert!(alive.rss_bytes.unwrap() > 0 && alive.reading.threads == Some(1) && alive.reading.fds.unwrap() >= 3);
+    assert!(alive.reading.age.unwrap() < Duration::from_secs(60) && alive.self_rss_bytes.unwrap() > MIB);
+    child.kill().unwrap();
+    let death = tokio::time::timeout(Duration::from_secs(20), running.observations.recv()).await.unwrap().unwrap();
+    child.wait().unwrap();
+    assert!(matches!(death.gone, Some(Gone::Ended | Gone::Unknown)), "{:?}", death.gone);
+}

@@ -50,7 +50,7 @@ func handleJob(ctx context.Context, task *asynq.Task, m *mailer) error {
 
 	started := time.Now()
 	bytes, err := deliver(ctx, job, retried)
-	tags := []string{"region:" + job.Region, "outcome:" + outcome(err)}
+	tags := []string{"region:" + job.Region, fmt.Sprintf("sent:%t", err == nil)}
 	metrics.Incr("receipts.attempts", tags, 1)
 	metrics.Timing("receipts.duration", time.Since(started), tags, 1)
 	metrics.Gauge("receipts.retried", float64(retried), tags, 1)
@@ -72,11 +72,4 @@ func deliver(ctx context.Context, job receipt, retried int) (int, error) {
 		return 0, errGreylisted
 	}
 	return len(body), nil
-}
-
-func outcome(err error) string {
-	if err != nil {
-		return "failed"
-	}
-	return "sent"
 }

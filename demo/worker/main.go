@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -25,12 +26,10 @@ import (
 
 // options are the flags.
 type options struct {
-	statsd  string
-	pprof   string
-	redis   string
-	healthy time.Duration
-	rate    float64
-	fixed   bool
+	statsd, pprof, redis string
+	healthy              time.Duration
+	rate                 float64
+	fixed, untilEOF      bool
 }
 
 func main() {
@@ -39,16 +38,15 @@ func main() {
 	flag.StringVar(&opts.pprof, "pprof", "127.0.0.1:6060", "where to serve /debug/pprof; port 0 takes a free one")
 	flag.StringVar(&opts.redis, "redis", "", "address of a Redis; empty runs one inside this process")
 	flag.DurationVar(&opts.healthy, "healthy", 15*time.Second, "how long to use the one shared client before leaking")
-	flag.Float64Var(&opts.rate, "rate", 6, "jobs enqueued per second; one in five is tried twice")
+	flag.Float64Var(&opts.rate, "rate", 5, "jobs enqueued per second; one in five is tried twice")
 	flag.BoolVar(&opts.fixed, "fixed", false, "use the one shared client to the end")
+	flag.BoolVar(&opts.untilEOF, "until-eof", false, "stop when standard input closes, so that no parent leaves it behind")
 	flag.Parse()
-	if opts.rate <= 0 {
-		fmt.Fprintln(os.Stderr, "-rate must be above 0")
-		os.Exit(2)
-	}
-
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	if opts.untilEOF {
+		go func() { _, _ = io.Copy(io.Discard, os.Stdin); stop() }()
+	}
 	if err := run(ctx, opts); err != nil {
 		log.Fatal(err)
 	}
@@ -81,9 +79,9 @@ func run(ctx context.Context, opts options) error {
 		ShutdownTimeout:          3 * time.Second,
 		LogLevel:                 asynq.ErrorLevel,
 	})
-	mailer := &mailer{metrics: metrics, statsdAddr: opts.statsd, fixed: opts.fixed, leakFrom: time.Now().Add(opts.healthy)}
+	mail := &mailer{metrics: metrics, statsdAddr: opts.statsd, fixed: opts.fixed, leakFrom: time.Now().Add(opts.healthy)}
 	mux := asynq.NewServeMux()
-	mux.HandleFunc(sendReceipt, func(ctx context.Context, task *asynq.Task) error { return handleJob(ctx, task, mailer) })
+	mux.HandleFunc(sendReceipt, func(ctx context.Context, task *asynq.Task) error { return handleJob(ctx, task, mail) })
 	if err := server.Start(mux); err != nil {
 		return fmt.Errorf("start the asynq server: %w", err)
 	}

@@ -22,7 +22,10 @@ type receipt struct {
 }
 
 // enqueue adds rate jobs a second until ctx ends. A job that cannot be added is logged and left out.
-func enqueue(ctx context.Context, redis asynq.RedisClientOpt, rate float64, metrics statsd.ClientInterface) error {
+func enqueue(ctx context.Context, redis asynq.RedisClientOpt, rate float64, metrics *statsd.Client) error {
+	if rate <= 0 {
+		return fmt.Errorf("-rate %g: expected jobs per second, above 0", rate)
+	}
 	queue := asynq.NewClient(redis)
 	defer queue.Close()
 	tick := time.NewTicker(time.Duration(float64(time.Second) / rate))
@@ -46,14 +49,7 @@ func enqueue(ctx context.Context, redis asynq.RedisClientOpt, rate float64, metr
 }
 
 func newReceipt(order int) (*asynq.Task, error) {
-	regions := [...]string{"eu", "us", "ap"}
-	payload, err := json.Marshal(receipt{
-		Order:    order,
-		Customer: fmt.Sprintf("customer-%d", order%500),
-		Region:   regions[order%len(regions)],
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode order %d: %w", order, err)
-	}
-	return asynq.NewTask(sendReceipt, payload), nil
+	region := [...]string{"eu", "us", "ap"}[order%3]
+	payload, err := json.Marshal(receipt{Order: order, Customer: fmt.Sprintf("customer-%d", order%500), Region: region})
+	return asynq.NewTask(sendReceipt, payload), err
 }

@@ -1,5 +1,7 @@
 //! The commands. Each is one short file.
 
+pub mod demo;
+
 /// Runs the command named by the arguments of this process.
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS

@@ -1,5 +1,6 @@
 //! The commands. Each is one short file.
 
+pub mod demo;
 pub mod profile;
 pub mod replay;
 

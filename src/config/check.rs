@@ -8,12 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Config;
 use super::datadog_env::{self, set};
 use super::layers::{Layers, Origin};
-use super::traffic::{Aggregate, Agent, Datadog, Filter, Spool, Statsd, Top};
+use super::traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd, Top};
 use super::types::{AgentAddress, ByteSize, HttpUrl, OutputChoice, Secret, is_loopback};
 use super::watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
-use super::Config;
 
 /// Where everything goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +74,8 @@ pub(super) fn config(layers: &mut Layers, env: &BTreeMap<String, String>) -> Con
     ranges(&config, layers);
     listeners(&config, layers);
     pulling(&config, layers);
-    config.secrets.page_token = config.page.token_file.as_deref().and_then(|path| secret("page.token_file", path, layers));
+    config.secrets.page_token =
+        config.page.token_file.as_deref().and_then(|path| secret("page.token_file", path, layers));
     let bearer = config.profile.bearer_file.as_deref();
     config.secrets.profile_bearer = bearer.and_then(|path| secret("profile.bearer_file", path, layers));
     config.identity = identity(&config.datadog, env);
@@ -111,7 +112,11 @@ fn ranges(config: &Config, layers: &mut Layers) {
     expect(aggregate.max_bytes.0 >= 65_536, "aggregate.max_bytes", "at least 64KiB, such as \"16MiB\"");
     let known = |name: &String| ["max", "min", "median", "avg", "sum", "count"].contains(&name.as_str());
     let aggregates = aggregate.histogram_aggregates.iter().all(known);
-    expect(aggregates, "aggregate.histogram_aggregates", "any of max, min, median, avg, sum, count, such as [\"max\", \"avg\"]");
+    expect(
+        aggregates,
+        "aggregate.histogram_aggregates",
+        "any of max, min, median, avg, sum, count, such as [\"max\", \"avg\"]",
+    );
     let share = |text: &String| text.parse::<f64>().is_ok_and(|share| share > 0.0 && share < 1.0);
     let percentiles = aggregate.histogram_percentiles.iter().all(share);
     expect(percentiles, "aggregate.histogram_percentiles", "numbers above 0 and below 1, such as [\"0.95\"]");
@@ -120,7 +125,11 @@ fn ranges(config: &Config, layers: &mut Layers) {
     let buffer = config.statsd.receive_buffer.0;
     expect((4_096..=1 << 30).contains(&buffer), "statsd.receive_buffer", "4KiB to 1GiB, such as \"4MiB\"");
     expect(config.spool.max_memory.0 >= 65_536, "spool.max_memory", "at least 64KiB, such as \"4MiB\"");
-    expect(config.spool.max_age > Duration::ZERO && config.spool.max_age <= HOUR, "spool.max_age", "up to 1h, such as \"55m\"");
+    expect(
+        config.spool.max_age > Duration::ZERO && config.spool.max_age <= HOUR,
+        "spool.max_age",
+        "up to 1h, such as \"55m\"",
+    );
     let interval = within(config.watch.interval, Duration::from_millis(100), Duration::from_secs(60));
     expect(interval, "watch.interval", "100ms to 1m, such as \"1s\"");
     expect(profile.max_files > 0, "profile.max_files", "at least 1, such as 20");
@@ -239,7 +248,8 @@ fn output(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>) 
             Output::None
         }
         (OutputChoice::Agent, _, None) => {
-            let expected = "an address for it, such as datadog.agent.dogstatsd = \"udp://10.0.0.7:8125\", or DD_AGENT_HOST";
+            let expected =
+                "an address for it, such as datadog.agent.dogstatsd = \"udp://10.0.0.7:8125\", or DD_AGENT_HOST";
             layers.refuse("datadog.output", expected);
             Output::None
         }
@@ -260,9 +270,7 @@ fn api_key(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>)
             }
             Some((Secret::new(key), None))
         }
-        (_, Some(file)) => {
-            secret("datadog.api_key_file", file, layers).map(|key| (key, Some(file.clone())))
-        }
+        (_, Some(file)) => secret("datadog.api_key_file", file, layers).map(|key| (key, Some(file.clone()))),
         (_, None) => None,
     }
 }

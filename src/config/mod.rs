@@ -26,10 +26,10 @@ pub use fault::Fault;
 pub use keys::{Key, Section, keys, sections};
 pub use layers::Origin;
 pub use render::{docs, sample, schema};
-pub use traffic::{Aggregate, Agent, Datadog, Filter, Spool, Statsd};
+pub use traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd};
 pub use types::{
-    AgentAddress, ByteSize, Counters, HttpUrl, Limit, LogFormat, LogLevel, MapperProfile, Mapping, MatchType, OutputChoice,
-    Pattern, Secret, TagAction, TagFilter, Upload,
+    AgentAddress, ByteSize, Counters, HttpUrl, Limit, LogFormat, LogLevel, MapperProfile, Mapping, MatchType,
+    OutputChoice, Pattern, Secret, TagAction, TagFilter, Upload,
 };
 pub use value::Kind;
 pub use watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
@@ -90,7 +90,8 @@ pub fn load(path: Option<&Path>, env: &BTreeMap<String, String>) -> Result<Loade
     match std::fs::read_to_string(&file) {
         Ok(text) => from_text(Some((&file, &text)), env),
         Err(error) => {
-            let message = format!("cannot read the settings: {error}; name another file with --config or OOMWATCH_CONFIG");
+            let message =
+                format!("cannot read the settings: {error}; name another file with --config or OOMWATCH_CONFIG");
             Err(vec![Fault::new("", file.display().to_string(), message)])
         }
     }
@@ -99,7 +100,8 @@ pub fn load(path: Option<&Path>, env: &BTreeMap<String, String>) -> Result<Loade
 /// A file that was asked for must be there; the two usual places are only looked at.
 fn locate(path: Option<&Path>, env: &BTreeMap<String, String>) -> Option<PathBuf> {
     let named = path.map(Path::to_owned).or_else(|| datadog_env::set(env, "OOMWATCH_CONFIG").map(PathBuf::from));
-    let usual = || ["/etc/oomwatch/sidecar.toml", "sidecar.toml"].map(PathBuf::from).into_iter().find(|path| path.exists());
+    let usual =
+        || ["/etc/oomwatch/sidecar.toml", "sidecar.toml"].map(PathBuf::from).into_iter().find(|path| path.exists());
     named.or_else(usual)
 }
 
@@ -129,5 +131,7 @@ impl Loaded {
 
 /// The variables of this process. One that is not UTF-8 cannot be a setting and is left out.
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }

@@ -49,7 +49,8 @@ pub fn docs() -> String {
     for section in sections() {
         let title = if section.name.is_empty() { "[[mapper]]".to_owned() } else { format!("[{}]", section.name) };
         let about = section.doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-        page += &format!("\n## `{title}`\n\n{about}\n\n| key | kind | default | what it changes |\n|---|---|---|---|\n");
+        page +=
+            &format!("\n## `{title}`\n\n{about}\n\n| key | kind | default | what it changes |\n|---|---|---|---|\n");
         for key in section.keys {
             let sentence = key.sentence().replace('|', "\\|").replace('<', "&lt;");
             page += &format!("| `{}` | {} | `{}` | {sentence} |\n", key.name, key.kind.name, key.default);
@@ -79,7 +80,8 @@ pub fn schema() -> serde_json::Value {
 }
 
 fn property(key: &Key) -> serde_json::Value {
-    let mut property: serde_json::Value = serde_json::from_str(key.kind.schema).expect("kinds hold JSON: a test reads all");
+    let mut property: serde_json::Value =
+        serde_json::from_str(key.kind.schema).expect("kinds hold JSON: a test reads all");
     property["description"] = key.sentence().into();
     property["default"] = default_json(key);
     property
@@ -92,7 +94,8 @@ fn default_json(key: &Key) -> serde_json::Value {
 
 /// `config show`: the file as it is in force, each line with its origin.
 pub(super) fn show(loaded: &Loaded) -> String {
-    let mut text = format!("# file: {}\n", loaded.file.as_ref().map_or("none".into(), |path| path.display().to_string()));
+    let mut text =
+        format!("# file: {}\n", loaded.file.as_ref().map_or("none".into(), |path| path.display().to_string()));
     text += &format!("# output: {}\n", output(&loaded.config.output));
     let identity = &loaded.config.identity;
     text += &format!("# host: {}\n", identity.hostname.as_deref().unwrap_or("none"));

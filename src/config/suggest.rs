@@ -5,10 +5,11 @@ pub(super) fn closest(name: &str, known: impl Iterator<Item = String>) -> String
     // A third of the letters may be wrong, which takes in "flsh" for "flush" and leaves out what merely has the same length.
     let limit = (name.chars().count() / 3).clamp(1, 4);
     known
-        .map(|candidate| (distance(name, &candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= limit || (name.len() > 3 && candidate.starts_with(name)))
+        // Of two as near, the longer: a letter is forgotten more often than mistaken ("statd" is statsd, not state).
+        .map(|candidate| (distance(name, &candidate), std::cmp::Reverse(candidate.len()), candidate))
+        .filter(|(distance, _, candidate)| *distance <= limit || (name.len() > 3 && candidate.starts_with(name)))
         .min()
-        .map(|(_, candidate)| format!(", did you mean \"{candidate}\"?"))
+        .map(|(.., candidate)| format!(", did you mean \"{candidate}\"?"))
         .unwrap_or_default()
 }
 

@@ -131,23 +131,16 @@ setting!(
         pattern => Pattern::parse(pattern).map(Some),
     }
 );
-setting!(
-    Option<HttpUrl>,
-    "url",
-    "a URL, such as \"https://api.datadoghq.eu\"",
-    r#"{"type":"string"}"#,
-    |value| match text(value)? {
+setting!(Option<HttpUrl>, "url", "a URL, such as \"https://api.datadoghq.eu\"", r#"{"type":"string"}"#, |value| {
+    match text(value)? {
         "" => Some(None),
         url => HttpUrl::parse(url).map(Some),
     }
-);
-setting!(
-    HttpUrl,
-    "url",
-    "a URL, such as \"http://127.0.0.1:6060/debug/pprof\"",
-    r#"{"type":"string"}"#,
-    |value| text(value).and_then(HttpUrl::parse)
-);
+});
+setting!(HttpUrl, "url", "a URL, such as \"http://127.0.0.1:6060/debug/pprof\"", r#"{"type":"string"}"#, |value| text(
+    value
+)
+.and_then(HttpUrl::parse));
 setting!(
     Option<AgentAddress>,
     "address",

@@ -5,9 +5,13 @@
 
 mod check;
 mod config;
+mod demo;
 mod healthcheck;
-pub mod logging;
-pub mod manifest;
+mod logging;
+mod manifest;
+mod profile;
+mod replay;
+mod run;
 mod version;
 
 use std::io::Write;
@@ -50,14 +54,22 @@ enum Command {
     },
     /// Print the patch that adds the sidecar to a Deployment.
     Manifest(manifest::Args),
+    /// Show a real leak being named: no account and no cluster needed, Go is.
+    Demo(demo::Demo),
+    /// Look into profiles that were stored, offline.
+    #[command(subcommand)]
+    Profile(profile::Command),
+    /// Run the detector over recorded readings and print what it would have said, as CSV.
+    Replay {
+        /// Files as `/api/readings?format=csv` gives them.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// The sidecar itself; what happens without a command.
+    Run,
     /// Version, commit and target.
     Version,
-    // Places for further commands: Run (the default), Profile, Replay, Demo.
 }
-
-pub mod demo;
-pub mod profile;
-pub mod replay;
 
 /// Runs the command named by the arguments of this process.
 pub fn main() -> ExitCode {
@@ -72,8 +84,10 @@ pub fn main() -> ExitCode {
         Some(Command::Healthcheck { ready }) => healthcheck::run(path, ready),
         Some(Command::Manifest(args)) => print(&manifest::patch(&args)),
         Some(Command::Version) => print(&version::text()),
-        // Places for further commands: `None` becomes run's.
-        None => print(&<Cli as clap::CommandFactory>::command().render_help().to_string()),
+        Some(Command::Demo(demo)) => demo.run(),
+        Some(Command::Profile(command)) => profile::run(&command),
+        Some(Command::Replay { files }) => replay::command(&files),
+        Some(Command::Run) | None => run::run(path),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
@@ -17,6 +18,23 @@ const MAX_INFLATED: usize = 1 << 30;
 
 /// Rows printed as text; JSON has them all.
 const MAX_ROWS: usize = 40;
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// What a profile holds, largest first.
+    Top(TopArgs),
+    /// What grew between two profiles, and who made it.
+    Diff(DiffArgs),
+}
+
+/// Runs a `profile` command on this process's outputs.
+pub fn run(command: &Command) -> ExitCode {
+    let (mut out, mut errors) = (std::io::stdout().lock(), std::io::stderr().lock());
+    ExitCode::from(match command {
+        Command::Top(args) => top(args, &mut out, &mut errors),
+        Command::Diff(args) => diff(args, &mut out, &mut errors),
+    })
+}
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct TopArgs {

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,6 +15,18 @@ use crate::detect::{Change, Detector, Detectors, Reading, Settings, Severity};
 const HEADER: &str = "t_s,rss_bytes,working_set_bytes,threads,limit_bytes,incarnation";
 /// Six numbers need a tenth of it; a file that is something else must not be read into memory as one line.
 const MAX_LINE: u64 = 1_024;
+
+/// Replays files with the default settings on standard output. Exit code 0, or 1 with words when a file cannot be read.
+pub fn command(files: &[PathBuf]) -> ExitCode {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match run(files, &Settings::default(), &mut out) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _closed = writeln!(io::stderr(), "oomwatch: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
 
 /// Replays each file through detectors with these settings and writes `trace,t_s,severity,rule` for every alert that opens or
 /// gets worse. A `labels.csv` among the files is passed over. A line that is no reading ends it, named as `FILE:LINE`.

@@ -85,9 +85,10 @@ pub struct Compared {
 /// When the heap cannot be read, in words.
 pub fn compare(material: &Material) -> Result<Compared, String> {
     let now = read_heap(&material.heap)?;
-    let before = material.baselines.goroutines.as_ref().and_then(|bytes| read::read(bytes, read::MAX_INFLATED).ok());
-    let after = material.goroutines.as_ref().and_then(|bytes| read::read(bytes, read::MAX_INFLATED).ok());
-    let goroutines = before.as_ref().zip(after.as_ref());
+    // A goroutine profile that cannot be read takes nothing from what the heaps say.
+    let read = |bytes: &Option<Bytes>| bytes.as_ref().and_then(|bytes| read::read(bytes, read::MAX_INFLATED).ok());
+    let (before, after) = (read(&material.baselines.goroutines), read(&material.goroutines));
+    let goroutines = after.as_ref().map(|after| (before.as_ref(), after));
     let mut latest = None;
     for baseline in material.baselines.heaps.iter().rev() {
         let Ok(base) = read_heap(&baseline.bytes) else { continue };
@@ -105,7 +106,7 @@ fn name(
     material: &Material,
     base: Option<(&Baseline, &Profile)>,
     now: &Profile,
-    goroutines: Option<(&Profile, &Profile)>,
+    goroutines: Option<(Option<&Profile>, &Profile)>,
 ) -> Naming {
     naming::name(&Input {
         base: base.map(|it| it.1),
@@ -113,7 +114,7 @@ fn name(
         goroutines,
         rss_growth_bytes: base.map(|it| material.rss_bytes.saturating_sub(it.0.rss_bytes)),
         previous: material.previous.as_ref(),
-        seconds: base.map(|it| material.at.saturating_sub(it.0.at).as_secs_f64()),
+        seconds: base.map_or(0.0, |it| material.at.saturating_sub(it.0.at).as_secs_f64()),
     })
 }
 

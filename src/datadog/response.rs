@@ -16,6 +16,8 @@ pub enum Answer {
     Timeout,
     /// No connection, a broken one, or TLS that failed.
     Transport,
+    /// A page of HTML with a status of success: a captive portal or a proxy spoke, and Datadog has nothing.
+    Foreign,
 }
 
 impl Answer {
@@ -66,7 +68,7 @@ impl Policy {
     /// `errors` counts the failures of this endpoint in a row, with this one; `jitter` is in 0..1.
     pub fn decide(&self, answer: Answer, errors: u32, age: Duration, jitter: f64) -> Verdict {
         let verdict = match answer {
-            Answer::Timeout | Answer::Transport => Verdict::Wait(self.back_off(errors, jitter)),
+            Answer::Timeout | Answer::Transport | Answer::Foreign => Verdict::Wait(self.back_off(errors, jitter)),
             Answer::Status { code, retry_after } => self.decide_status(code, retry_after, errors, jitter),
         };
         match verdict {
@@ -136,6 +138,7 @@ mod tests {
         }
         assert_eq!(policy.decide(Answer::Timeout, 1, FRESH, 0.0), seconds(2.0));
         assert_eq!(policy.decide(Answer::Transport, 1, FRESH, 0.0), seconds(2.0));
+        assert_eq!(policy.decide(Answer::Foreign, 1, FRESH, 0.0), seconds(2.0));
     }
 
     #[test]

@@ -5,15 +5,14 @@
 //! anything. How far a profile may inflate is for its reader to bound; here it is only seen to be whole.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::fetch::{self, Answer, Bounds, Origin};
 use crate::pipeline::{ProfileKind, PullFailed, PullReply, PullRequest, Pulled};
-use hyper::StatusCode;
 
 /// As far as a profile is inflated to see whether it ends well; the reader's own cap is the same (`pprof`).
 const MAX_INFLATED: u64 = 64 << 20;
@@ -58,6 +57,13 @@ impl Puller {
             return Err(format!("profile.url: {} is a link-local, metadata or unspecified address and is never asked", origin.host));
         }
         Ok(Puller { origin, bounds: Bounds::default() })
+    }
+
+    /// The same with other bounds, for tests and tools.
+    #[must_use]
+    pub fn within(mut self, bounds: Bounds) -> Puller {
+        self.bounds = bounds;
+        self
     }
 
     /// Answers requests, one after another, until nobody can send any.
@@ -128,26 +134,24 @@ fn accepted(answer: Answer, origin: &Origin, path: &str) -> Result<Answer, PullF
     Err(fetch::failed("status", format!("{place}: {advice}")))
 }
 
-/// The goroutine count of the index page: `<td>19</td><td><a href='goroutine?debug=1'>goroutine</a></td>`, with any quotes
-/// and spaces. Before Go 1.11 the two cells were written without the link's quotes; text between is passed over.
+/// The goroutine count of the index page: `<td>19</td><td><a href='goroutine?debug=1'>goroutine</a></td>`, whatever the
+/// quotes, spaces and tags between number and link.
 fn goroutines(html: &[u8]) -> Option<u64> {
     let text = String::from_utf8_lossy(html);
-    let mut rest = text.as_ref();
-    let mut before = "";
-    while let Some(place) = rest.find("goroutine?debug=") {
-        before = &rest[..place];
-        if before.ends_with(['\'', '"', '=', '/']) {
-            break;
-        }
-        rest = &rest[place + 1..];
-        before = "";
-    }
-    let cell = before.rsplit_once("<a")?.0;
+    let links = text.match_indices("goroutine?debug=").map(|(place, _)| &text[..place]);
+    let before = links.into_iter().find(|before| before.ends_with(['\'', '"', '=', '/']))?;
+    let cell = before.rsplit_once('<')?.0;
     let digits = cell.trim_end_matches(|c: char| !c.is_ascii_digit());
-    // Only markup may stand between the number and its link.
-    let markup = &cell[digits.len()..];
     let number = digits.rsplit(|c: char| !c.is_ascii_digit()).next()?;
-    (markup.len() < 64).then(|| number.parse().ok()).flatten()
+    is_markup(&cell[digits.len()..]).then(|| number.parse().ok()).flatten()
+}
+
+/// Nothing but tags and space.
+fn is_markup(text: &str) -> bool {
+    text.split('<').enumerate().all(|(index, part)| {
+        let after = if index == 0 { Some(part) } else { part.split_once('>').map(|(_, after)| after) };
+        after.is_some_and(|after| after.trim().is_empty())
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,15 +213,6 @@ fn varint(rest: &mut &[u8]) -> Result<u64, Fault> {
         }
     }
     Err(Fault::Foreign)
-}
-
-impl Puller {
-    /// The same with other bounds, for tests and tools.
-    #[must_use]
-    pub fn within(mut self, first_byte: Duration, whole: Duration, bytes: usize) -> Puller {
-        self.bounds = Bounds { first_byte, whole, bytes };
-        self
-    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,11 @@ impl Burst {
         climb.filter(|_| fires)
     }
 
+    /// The process has stood still once.
+    pub(super) fn was_quiet(&self) -> bool {
+        self.quiet
+    }
+
     fn is_burst(&self, age: Duration, recent: &Recent, share: f64, climb: &Climb, it: &Settings) -> bool {
         let left = (1.0 - share).max(0.0) / climb.per_second();
         recent.points().len() >= 4
@@ -88,11 +93,13 @@ pub(super) struct NearLimit {
     peak: f64,
     /// Lowest floor of the 300 s scale after the first ten minutes, which are start-up whatever the grace is set to.
     low: Option<f64>,
+    /// Where memory stood when it was told that it sits there: half of the remaining way further, and it does not.
+    sat: Option<f64>,
 }
 
 impl NearLimit {
     pub(super) fn new(bar: f64) -> NearLimit {
-        NearLimit { edge: Edge::default(), bar, peak: 0.0, low: None }
+        NearLimit { edge: Edge::default(), bar, peak: 0.0, low: None, sat: None }
     }
 
     /// Takes the floor of a closed 300 s bucket.
@@ -102,7 +109,7 @@ impl NearLimit {
         }
     }
 
-    pub(super) fn step(&mut self, at: Duration, share: f64) -> Option<Near> {
+    pub(super) fn step(&mut self, at: Duration, share: f64, recent: &Recent) -> Option<Near> {
         if share > self.peak {
             self.peak = share;
         } else if self.peak - share >= 0.02 {
@@ -111,8 +118,18 @@ impl NearLimit {
             }
             self.peak = share;
         }
-        let fires = self.edge.step(at, Duration::from_secs(15), share >= self.bar);
-        let grown = self.low.is_none_or(|low| share - low >= 0.1);
-        fires.then_some(if grown { Near::Grown } else { Near::Sits })
+        if self.sat.is_some_and(|sat| share >= sat + 0.5 * (1.0 - sat)) {
+            self.sat = None;
+            return Some(Near::Grown);
+        }
+        if !self.edge.step(at, Duration::from_secs(15), share >= self.bar) {
+            return None;
+        }
+        let grown = match self.low {
+            Some(low) => share - low >= 0.1,
+            None => recent.climb().is_some_and(|climb| climb.rise >= 0.01),
+        };
+        self.sat = (!grown).then_some(share);
+        Some(if grown { Near::Grown } else { Near::Sits })
     }
 }

@@ -30,6 +30,11 @@ const DROP: f64 = 0.03;
 const NEW_GROUND: f64 = 0.02;
 /// An alert is over when memory is this far below where it was told.
 const CLEAR_BELOW: f64 = 0.1;
+/// The same severity is told again at most this often: another scale may read half the time from the same hill.
+const RETELL: Duration = Duration::from_secs(3_600);
+/// On the scales of seconds, where a warning comes a minute ahead and not hours, lead is worth more than proof: memory is taken
+/// to stand this much nearer to its limit.
+const HASTE: f64 = 0.15;
 /// Closes in a row that must agree.
 const CLOSES: u32 = 2;
 /// Above this share a standstill is no all-clear: a soft memory limit holds a leak flat until it cannot.
@@ -63,6 +68,7 @@ impl Now {
 /// What was warned of last, kept when the alert is cleared: the same growth is not told twice.
 #[derive(Clone, Copy, Debug)]
 struct Warned {
+    at: Duration,
     seconds_left: f64,
     share: f64,
 }
@@ -171,7 +177,7 @@ impl Growth {
     }
 
     fn look_near_limit(&mut self, now: &Now) -> Option<Change> {
-        let near = self.near.step(now.at, now.share())?;
+        let near = self.near.step(now.at, now.share(), &self.recent)?;
         let (severity, how) = match near {
             Near::Grown => (Severity::Crit, "having grown there"),
             Near::Sits => (Severity::Notice, "where it has been since it started"),
@@ -200,9 +206,11 @@ impl Growth {
             return;
         };
         let left = (1.0 - trend.ceiling).max(0.0) / trend.per_second;
-        let fast = index == 0;
-        let waits = !fast && now.age < self.settings.startup_grace;
-        let warns = left <= self.settings.horizon(trend.ceiling) * trend.span && !waits;
+        let fast = level.scale.width() < Duration::from_secs(60);
+        let haste = if fast { HASTE } else { 0.0 };
+        let starting = now.age < self.settings.startup_grace && !self.burst.was_quiet();
+        let waits = if fast { starting } else { now.age < self.settings.startup_grace };
+        let warns = left <= self.settings.horizon(trend.ceiling + haste) * trend.span && !waits;
         let notices = left <= self.settings.horizon_notice * trend.span;
         level.warns = if warns { level.warns + 1 } else { 0 };
         level.notices = if notices { level.notices + 1 } else { 0 };
@@ -225,13 +233,21 @@ impl Growth {
         if self.is_expected(now) {
             return self.tell_trend(now, rule, Severity::Notice, trend, false);
         }
-        let halved = self.warned.is_none_or(|warned| left < 0.5 * warned.seconds_left);
-        let worse = self.standing.severity().is_some_and(|stands| stands >= Severity::Warn && severity > stands);
-        if !halved && !worse {
+        // Another scale may read half the time from the same hill: worse is only what also stands higher.
+        let severer = self.standing.severity().is_some_and(|stands| stands >= Severity::Warn && severity > stands);
+        let told = self.warned.is_some_and(|warned| !self.is_news(&warned, now, left));
+        if told && !severer {
             return None;
         }
-        self.warned = Some(Warned { seconds_left: left, share: now.share() });
-        self.tell_trend(now, rule, severity, trend, halved)
+        self.tell_trend(now, rule, severity, trend, !told)
+    }
+
+    /// Whether growth that was warned of is worth another word: its time has halved, or it was over and is well above by now.
+    fn is_news(&self, warned: &Warned, now: &Now, left: f64) -> bool {
+        match self.standing.severity() {
+            Some(_) => left < 0.5 * warned.seconds_left && now.at.saturating_sub(warned.at) >= RETELL,
+            None => left < 0.5 * warned.seconds_left || now.share() > warned.share + self.settings.min_rise,
+        }
     }
 
     fn tell_trend(&mut self, now: &Now, rule: &'static str, severity: Severity, trend: &Trend, again: bool) -> Option<Change> {
@@ -273,7 +289,12 @@ impl Growth {
             time_to_limit: words::time_left(room, per_second),
             evidence,
         };
+        let left = alert.time_to_limit;
         let change = self.standing.raise(alert, again)?;
+        if severity >= Severity::Warn {
+            let seconds_left = left.map_or(f64::INFINITY, |left| left.as_secs_f64());
+            self.warned = Some(Warned { at: now.at, seconds_left, share: now.share() });
+        }
         let patience = Duration::from_secs_f64(span.max(600.0));
         self.told = Some(Told { share: now.share(), grew_at: now.at, patience });
         Some(change)

@@ -10,6 +10,12 @@ use super::statistics::{RING, median, median_of, theil_sen};
 
 /// A scale speaks once it has this many buckets: four quarters of four.
 pub(super) const ENOUGH: usize = 16;
+/// From each quarter to the next, at least this share of the whole rise: just under half of an even third.
+const EVEN: f64 = 0.15;
+/// The rise is this many times what scatters around it.
+const CLEAR: f64 = 4.0;
+/// The second half rises at least this much as fast as the first: what slows down more ends by itself.
+const NOT_SLOWING: f64 = 0.8;
 
 /// A sustained, clean rise that does not slow down.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,11 +129,11 @@ impl Scale {
         }
         let slope = theil_sen(floors);
         let rise = slope * (n - 1) as f64;
-        if rise < least || rise < 4.0 * scatter(floors, slope) {
+        if rise < least || rise < CLEAR * scatter(floors, slope) {
             return None;
         }
         let (first, second) = (theil_sen(&floors[..n / 2]), theil_sen(&floors[n / 2..]));
-        if second < 0.7 * first {
+        if second < NOT_SLOWING * first {
             return None;
         }
         // Exponential growth: the recent half is the better forecast.
@@ -146,7 +152,7 @@ impl Scale {
     }
 }
 
-/// Each quarter's median stands above the one before by 8 % of the whole rise.
+/// Each quarter's median stands above the one before by its share of the whole rise.
 fn every_quarter_rises(floors: &[f64], least: f64) -> bool {
     let quarter = floors.len() / 4;
     let medians = [
@@ -156,7 +162,7 @@ fn every_quarter_rises(floors: &[f64], least: f64) -> bool {
         median_of(&floors[3 * quarter..]),
     ];
     let rise = medians[3] - medians[0];
-    rise >= 0.6 * least && medians.windows(2).all(|pair| pair[1] - pair[0] >= 0.08 * rise)
+    rise >= 0.6 * least && medians.windows(2).all(|pair| pair[1] - pair[0] >= EVEN * rise)
 }
 
 /// The standard deviation of the residuals, estimated by their median (1.4826 for a normal distribution).

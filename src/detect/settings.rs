@@ -5,8 +5,9 @@ use std::time::Duration;
 /// What the operator may turn. Shares are of the memory limit, 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Slow rules wait until the process is this old, because a start-up ramp is growth and no leak. Fast rules (the 3 s scale, the
-    /// burst, near the limit, StatsD clients) never wait; they ask for more proof instead. Default 60 s; `0s` waits for nothing. Raise
+    /// Slow rules wait until the process is this old, because a start-up ramp is growth and no leak. Fast rules (scales of seconds,
+    /// the burst, near the limit, StatsD clients) never wait; while the process is younger they want it to have stood still
+    /// once, or ask for more of a rise. Default 60 s; `0s` waits for nothing. Raise
     /// it for apps that load for minutes.
     pub startup_grace: Duration,
     /// A size in bytes up to which growth is known and fine (a cache that fills): memory alerts below it are notices only. Default
@@ -16,7 +17,7 @@ pub struct Settings {
     /// limit in its first minutes. Lower finds leaks in very large limits sooner and cries wolf more often.
     pub min_rise: f64,
     /// A warning needs the limit to be reached within this many times the span over which the growth was seen, while memory is
-    /// below half of the limit. Default 0.4. Lower is calmer and later.
+    /// below half of the limit. Default 0.35. Lower is calmer and later.
     pub horizon_far: f64,
     /// The same near the limit (above 80 %), where less proof is asked. Default 1.5. In between it changes smoothly.
     pub horizon_near: f64,
@@ -42,7 +43,7 @@ impl Default for Settings {
             startup_grace: Duration::from_secs(60),
             expected: None,
             min_rise: 0.05,
-            horizon_far: 0.4,
+            horizon_far: 0.35,
             horizon_near: 1.5,
             horizon_notice: 1.25,
             burst_rise: 0.12,

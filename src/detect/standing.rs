@@ -18,9 +18,6 @@ impl Standing {
         Standing { kind, severity: None }
     }
 
-    pub(super) fn kind(&self) -> AlertKind {
-        self.kind
-    }
 
     pub(super) fn severity(&self) -> Option<Severity> {
         self.severity
@@ -73,9 +70,6 @@ impl Edge {
         false
     }
 
-    pub(super) fn fired(&self) -> bool {
-        self.fired
-    }
 }
 
 #[cfg(test)]

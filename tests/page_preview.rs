@@ -179,14 +179,14 @@ fn leaking(now: f64) -> WatchPart {
     let point = |second: u64| {
         let leaked = second.saturating_sub(SPAN - LEAK);
         let saw = (second * 7919 % 13) * MIB / 4 + (second % 45) * MIB / 9;
-        let heap = 21 * MIB + saw / 2 + leaked * 408 * 1024;
+        let heap = 21 * MIB + saw / 3 + leaked * 402 * 1024;
         ReadingPoint {
             t: now - (SPAN - second) as f64,
             rss_bytes: Some(39 * MIB + saw / 3 + leaked * 425 * 1024),
             working_set_bytes: Some(46 * MIB + saw / 4 + leaked * 428 * 1024),
-            heap_bytes: (second % 10 == 0).then_some(heap),
+            heap_bytes: Some(heap),
             limit_bytes: Some(256 * MIB),
-            threads: Some(11 + second % 2),
+            threads: Some(11 + u64::from(second > 640)),
             goroutines: Some(24 + second % 5 + leaked * 936 / LEAK),
             fds: Some(14 + leaked * 311 / LEAK),
             statsd_clients: Some(1 + leaked * 311 / LEAK),
@@ -206,15 +206,8 @@ fn leaking(now: f64) -> WatchPart {
         memory,
         statsd_clients: Some(312),
         degraded: vec![],
-        readings: Arc::new((0..=SPAN).map(point).map(filled).collect()),
+        readings: Arc::new((0..=SPAN).map(point).collect()),
     }
-}
-
-/// The heap is known once in ten seconds; the watch repeats it until it knows better.
-fn filled(mut point: ReadingPoint) -> ReadingPoint {
-    let leak = point.rss_bytes.unwrap_or_default().saturating_sub(39 * MIB);
-    point.heap_bytes = Some(22 * MIB + leak * 94 / 100);
-    point
 }
 
 fn quiet(now: f64) -> WatchPart {

@@ -6,7 +6,7 @@ import { bytes, clock, count } from "./format";
 import { byId, fill, h } from "./dom";
 
 const color = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const FONT = "12px system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
+const FONT = "12px Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 /** Powers of two: a grid at 64 MiB rather than at 61.03 MiB. */
 const BYTE_STEPS = Array.from({ length: 45 }, (_, power) => 2 ** power);
 /** The projection may take this share of what was measured, so that it never squeezes the facts. */
@@ -43,7 +43,7 @@ export class MemoryChart {
 
   show(readings: Reading[], status: Status, incident: Incident | null): void {
     this.marks = marks(incident, readings);
-    this.legend(readings);
+    this.legend(readings, status);
     const last = readings.at(-1);
     this.at.setAttribute("aria-label", last
       ? `Memory over time: now ${bytes(last.rss_bytes)} resident, limit ${bytes(last.limit_bytes)}`
@@ -60,12 +60,14 @@ export class MemoryChart {
     return { width, height: width < 560 ? 220 : 280 };
   }
 
-  private legend(readings: Reading[]): void {
+  private legend(readings: Reading[], status: Status): void {
     const known = LINES.filter((line) => readings.some((reading) => reading[line.figure] !== null));
-    fill(byId("legend"), known.map((line) => line.figure), () => [
+    const limited = readings.some((reading) => reading.limit_bytes !== null);
+    const ahead = status.memory.time_to_limit_seconds !== null;
+    fill(byId("legend"), [known.map((line) => line.figure), limited, ahead], () => [
       ...known.map((line) => h("span", { class: `key ${line.figure}` }, line.label)),
-      h("span", { class: "key limit" }, "Limit"),
-      h("span", { class: "key ahead" }, "Projection"),
+      limited && h("span", { class: "key limit" }, "Limit"),
+      ahead && h("span", { class: "key ahead" }, "Projection"),
     ]);
   }
 
@@ -78,7 +80,7 @@ export class MemoryChart {
       padding: [18, 12, 0, 4],
       scales: { x: { time: true }, y: { range: (_plot, _low, high) => [0, Math.max(high, 1) * 1.08] } },
       axes: [
-        { ...axis, space: 70, values: (plot, splits) => {
+        { ...axis, size: 30, space: 70, values: (plot, splits) => {
           const span = (plot.scales.x?.max ?? 0) - (plot.scales.x?.min ?? 0);
           return splits.map((t) => clock(t, span < 240));
         } },
@@ -106,6 +108,8 @@ export class MemoryChart {
     const ratio = devicePixelRatio;
     ctx.save();
     ctx.font = FONT.replace("12px", `${11 * ratio}px`);
+    ctx.textAlign = "left";
+    ctx.textBaseline = "alphabetic";
     ctx.lineWidth = ratio;
     for (const mark of this.marks) {
       const x = plot.valToPos(mark.t, "x", true);

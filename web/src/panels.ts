@@ -53,32 +53,37 @@ export function showCulprits(incident: Incident | null): void {
   section.hidden = culprits.length === 0;
   fill(section, culprits, () => [
     title("culprits", "What grew"),
-    h("div", { class: "scroll" }, h("table", {},
-      h("thead", {}, h("tr", {}, ...["Function", "Made by", "Where", "Grew", "Share"].map((name, column) =>
-        h("th", { scope: "col", class: column > 2 ? "number" : "" }, name)))),
-      h("tbody", {}, ...culprits.flatMap(culpritRows)))),
+    h("div", { class: "scroll" }, h("table", { role: "table" },
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...["Function", "Made by", "Where", "Grew", "Share"].map((name, column) =>
+        h("th", { scope: "col", role: "columnheader", class: column > 2 ? "number" : "" }, name)))),
+      h("tbody", { role: "rowgroup" }, ...culprits.flatMap(culpritRows)))),
   ]);
 }
 
 function culpritRows(culprit: Culprit, index: number): HTMLElement[] {
-  const stack = h("tr", { id: `stack-${index}`, class: "stack", hidden: true },
-    h("td", { colspan: 5 }, h("ol", {}, ...culprit.stack.map((frame) => h("li", {}, h("code", {}, frame))))));
+  const cell = (name: string, ...children: (Node | string)[]): HTMLElement => h("td", { role: "cell", class: name }, ...children);
+  const stack = h("tr", { id: `stack-${index}`, class: "stack", role: "row", hidden: true },
+    h("td", { colspan: 5, role: "cell" }, h("ol", {}, ...culprit.stack.map((frame) => h("li", {}, h("code", {}, frame))))));
   const open = h("button", { type: "button", class: "open", "aria-expanded": "false", "aria-controls": stack.id }, h("code", {}, culprit.function));
   open.addEventListener("click", () => {
     stack.hidden = !stack.hidden;
     open.setAttribute("aria-expanded", String(!stack.hidden));
   });
-  const bar = h("span", { class: "share", "aria-hidden": "true" }, h("span", {}));
-  (bar.firstElementChild as HTMLElement).style.width = `${Math.round(Math.min(1, Math.max(0, culprit.share)) * 100)}%`;
   return [
-    h("tr", {},
-      h("th", { scope: "row" }, open),
-      h("td", {}, culprit.made_by ? h("code", {}, culprit.made_by) : h("span", { class: "soft" }, "not known")),
-      h("td", {}, h("code", { class: "where", title: `${culprit.file}:${culprit.line}` }, `${tail(culprit.file)}:${culprit.line}`)),
-      h("td", { class: "number" }, h("strong", {}, bytes(culprit.grew_bytes)), h("span", { class: "note" }, `${count(culprit.grew_objects)} objects`)),
-      h("td", { class: "number" }, `${Math.round(culprit.share * 100)} %`, bar)),
+    h("tr", { role: "row" },
+      h("th", { scope: "row", role: "rowheader" }, open),
+      cell("made", culprit.made_by ? h("code", {}, culprit.made_by) : h("span", { class: "soft" }, "not known")),
+      cell("file", h("code", { class: "where", title: `${culprit.file}:${culprit.line}` }, `${tail(culprit.file)}:${culprit.line}`)),
+      cell("number grew", h("strong", {}, bytes(culprit.grew_bytes)), h("span", { class: "note" }, `${count(culprit.grew_objects)} objects`)),
+      cell("number", `${Math.round(culprit.share * 100)} %`, shareBar(culprit.share))),
     stack,
   ];
+}
+
+function shareBar(share: number): HTMLElement {
+  const filled = h("span", {});
+  filled.style.width = `${Math.round(Math.min(1, Math.max(0, share)) * 100)}%`;
+  return h("span", { class: "share", "aria-hidden": "true" }, filled);
 }
 
 /** The last two parts of a path: enough to know the file, short enough for a column. */

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::aggregate::{self, Aggregator};
-use crate::config::{AgentAddress, Config, Counters, Limit, Output};
+use crate::config::{Config, Counters, Limit, Output};
 use crate::pipeline::words::Identity;
 use crate::pipeline::{plan, rollup, wall_clock};
 use crate::sink::{Proxy, Secret, agent, intake, store};
@@ -40,9 +40,8 @@ pub(super) fn intake(config: &Config) -> intake::Settings {
 
 pub(super) fn agent(config: &Config) -> agent::Settings {
     let address = match &config.output {
-        Output::Agent(AgentAddress::Udp { host, port }) => format!("udp://{host}:{port}"),
-        Output::Agent(AgentAddress::Unix(path)) => format!("unix://{}", path.display()),
-        _ => String::new(),
+        Output::Agent(address) => address.to_string(),
+        Output::Intake { .. } | Output::None => String::new(),
     };
     agent::Settings { spread: config.aggregate.interval / 2, drain: drain(config), ..agent::Settings::new(&address) }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::config::{AgentAddress, Config, Limit, Output};
+use crate::config::{Config, Limit, Output};
 use crate::snapshot::DegradedView;
 
 use super::bind::Bound;
@@ -52,8 +52,7 @@ fn small_buffer(config: &Config, granted: usize) -> Option<String> {
 fn output(config: &Config) -> String {
     match &config.output {
         Output::Intake { base_url, .. } => format!("intake {base_url}"),
-        Output::Agent(AgentAddress::Udp { host, port }) => format!("agent udp://{host}:{port}"),
-        Output::Agent(AgentAddress::Unix(path)) => format!("agent unix://{}", path.display()),
+        Output::Agent(address) => format!("agent {address}"),
         Output::None => "none: metrics and events stay here, the page works".to_owned(),
     }
 }

@@ -279,7 +279,7 @@ impl Investigation {
         self.send(events).await;
     }
 
-    async fn count(&self, done: &Done) {
+    async fn count(&mut self, done: &Done) {
         match &done.outcome {
             Err(failed) => telemetry::count(&telemetry::PROFILES_FAILED, Some(failed.reason)).increment(1),
             Ok(Yield::Count(_)) => {}
@@ -293,7 +293,7 @@ impl Investigation {
     }
 
     /// Events of an incident wait for room: they are few, and the sink takes them at once.
-    async fn send(&self, events: Vec<Event>) {
+    async fn send(&mut self, events: Vec<Event>) {
         for event in events {
             let _closed = self.wires.outgoing.send(Outgoing::Urgent(event)).await;
         }

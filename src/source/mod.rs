@@ -1,1 +1,5 @@
 //! I/O: source.
+
+mod udp;
+
+pub use udp::UdpSource;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::process::{Entry, Held, tree};
+use super::process::{Entry, Held, plain, tree};
 
 /// What the settings say about the target. All `None` means: guess.
 #[derive(Clone, Debug, Default)]
@@ -191,11 +191,6 @@ fn found(entry: &Entry, rule: String, others: &[&Entry], strength: Strength) -> 
         .collect();
     let rule = if words.is_empty() { rule } else { format!("{rule}; runners-up: {}", words.join(", ")) };
     Found { pid: entry.pid, start: entry.start, name: plain(&entry.name), rule, strength }
-}
-
-/// A process names itself: what is not printable is escaped.
-fn plain(name: &str) -> String {
-    name.escape_debug().to_string()
 }
 
 #[cfg(test)]

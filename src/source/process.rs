@@ -89,6 +89,11 @@ impl Held {
         self.process.stat().is_ok_and(|stat| stat.starttime == self.start && !is_dead(&stat))
     }
 
+    /// Its name as the kernel has it, escaped where a process put in what is not printable.
+    pub fn name(&self) -> Option<String> {
+        self.process.stat().ok().map(|stat| plain(&stat.comm))
+    }
+
     /// Opens a file below its directory; an absolute path is opened as it is.
     pub fn file(&self, path: &Path) -> std::io::Result<File> {
         self.process.open_relative(path).map_err(|error| match error {
@@ -201,6 +206,11 @@ impl Status {
         }
         status
     }
+}
+
+/// A process names itself: what is not printable is escaped.
+pub fn plain(name: &str) -> String {
+    name.escape_debug().to_string()
 }
 
 /// Up to `max` bytes as text; bytes that are no UTF-8 are replaced, because a process chooses its own name and arguments.

@@ -54,7 +54,10 @@ struct Watched {
     guess_due: Duration,
     /// Its living children, refreshed with the process table.
     children: Vec<Held>,
-    children_due: Duration,
+    refresh_due: Duration,
+    /// `/proc/PID/cgroup` as it was when `memory` was found: a process that was caught between its start and its move into
+    /// the container's cgroup is looked up again.
+    membership: String,
     memory: Result<cgroup::Memory, Unreachable>,
     /// The memory figure came from the cgroup: it must not jump to that of `/proc` because of one failed read.
     from_cgroup: bool,
@@ -150,6 +153,7 @@ impl Looker {
     fn take(&mut self, found: Found, at: Duration) {
         let proc = &self.settings.proc;
         let Some(held) = Held::open(proc, found.pid).filter(|held| held.start == found.start) else { return };
+        let membership = held.text("cgroup", 64 * 1024).unwrap_or_default();
         let memory = cgroup::resolve(&held, proc, &self.settings.cgroup_mount);
         let witness = Witness::open(&held, memory.as_ref().ok(), proc, at);
         self.pidfd = pidfd(proc, &held);
@@ -159,7 +163,8 @@ impl Looker {
             strength: found.strength,
             guess_due: at + GUESS,
             children: Vec::new(),
-            children_due: at,
+            refresh_due: at,
+            membership,
             memory,
             from_cgroup: false,
             witness,
@@ -169,9 +174,9 @@ impl Looker {
 
     fn observe(&mut self, at: Duration) -> Observation {
         let Some(watched) = &mut self.watched else { return Observation::default() };
-        if self.settings.tree && at >= watched.children_due {
-            watched.children_due = at + SLOW;
-            watched.children = children(&self.settings.proc, &watched.held);
+        if at >= watched.refresh_due {
+            watched.refresh_due = at + SLOW;
+            watched.refresh(&self.settings, at);
         }
         let figures = watched.cgroup_figures(&self.settings, self.total);
         let usage = watched.children.iter().fold(watched.held.usage(), |sum, child| sum.plus(child.usage()));
@@ -218,6 +223,22 @@ impl Looker {
 }
 
 impl Watched {
+    /// Looks again at what changes seldom: children, cgroup membership, and the name, which an exec changes.
+    fn refresh(&mut self, settings: &Settings, at: Duration) {
+        if settings.tree {
+            self.children = children(&settings.proc, &self.held);
+        }
+        if let Some(name) = self.held.name() {
+            self.target.name = name;
+        }
+        let membership = self.held.text("cgroup", 64 * 1024).unwrap_or_default();
+        if membership != self.membership && !membership.is_empty() {
+            self.membership = membership;
+            self.memory = cgroup::resolve(&self.held, &settings.proc, &settings.cgroup_mount);
+            self.witness = Witness::open(&self.held, self.memory.as_ref().ok(), &settings.proc, at);
+        }
+    }
+
     /// Reads the cgroup, and looks for it again when it has moved.
     fn cgroup_figures(&mut self, settings: &Settings, total: u64) -> Option<Figures> {
         let figures = self.memory.as_ref().ok().and_then(|memory| memory.figures(&self.held, total));

@@ -128,6 +128,19 @@ fn a_kill_is_told_once_and_the_next_life_follows() {
 }
 
 #[test]
+fn a_process_that_moves_into_its_cgroup_after_it_was_found_is_followed() {
+    let fixture = pod();
+    fixture.write("proc/10/cgroup", "0::/elsewhere\n");
+    let mut looker = Looker::new(settings(&fixture));
+    assert_eq!(looker.look(at(0)).reading.limit_bytes, None);
+    fixture.write("proc/10/cgroup", "0::/../app\n");
+    fixture.write("proc/10/stat", &fixture.stat_line(10, 0, "renamed", 'S', 0, 1000));
+    let seen = looker.look(at(2));
+    assert_eq!((seen.reading.limit_bytes, seen.oom_kills), (Some(256 * MIB), Some(0)));
+    assert_eq!(seen.target.unwrap().name, "renamed");
+}
+
+#[test]
 fn without_a_target_the_look_says_why_and_what_mends_it() {
     let fixture = pod();
     fixture.remove("proc/10");

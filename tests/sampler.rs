@@ -1,0 +1,179 @@
+//! The sampler on a real process in a real memory cgroup, killed by the real kernel.
+//!
+//! Needs root and a cgroup tree that it may write to; where these are missing it prints SKIPPED and why. The cgroup is made
+//! below our own (version 1) or below the root (version 2), as `tests/can/in-can.sh` does it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use oomwatch::pipeline::{Gone, Observation, Pace};
+use oomwatch::source::sampler::{Sampler, Settings};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+const MIB: u64 = 1 << 20;
+const LIMIT: u64 = 96 * MIB;
+
+/// A memory cgroup with a limit, removed again at the end.
+struct Cgroup {
+    dir: PathBuf,
+}
+
+impl Cgroup {
+    fn new(name: &str) -> Result<Cgroup, String> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
+        let first = own.lines().find_map(|line| line.split_once(":memory:"));
+        let (parent, file) = match first {
+            Some((_, path)) => (PathBuf::from(format!("/sys/fs/cgroup/memory{path}")), "memory.limit_in_bytes"),
+            None => (PathBuf::from("/sys/fs/cgroup"), "memory.max"),
+        };
+        let dir = parent.join(format!("oomwatch-{name}-{}", std::process::id()));
+        let say = |what: &str, error: std::io::Error| format!("{what} {}: {error}", dir.display());
+        std::fs::create_dir(&dir).map_err(|error| say("make", error))?;
+        let cgroup = Cgroup { dir: dir.clone() };
+        std::fs::write(dir.join(file), LIMIT.to_string()).map_err(|error| say("limit", error))?;
+        Ok(cgroup)
+    }
+
+    /// Starts a process below the limit: the shell enters the cgroup and becomes the program.
+    fn start(&self, script: &str) -> Child {
+        let enter = format!("echo $$ > '{}'; {script}", self.dir.join("cgroup.procs").display());
+        Command::new("sh").args(["-c", &enter]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("sh can be started")
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The kernel lets a cgroup go a moment after its last process.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.dir).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The sampler on one pid, and what it has seen.
+struct Watching {
+    observations: mpsc::Receiver<Observation>,
+    _pace: watch::Sender<Pace>,
+    stop: CancellationToken,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+impl Watching {
+    fn begin(pid: u32, interval: Duration) -> Watching {
+        let pid = Some(i32::try_from(pid).expect("a pid is positive"));
+        let (out, observations) = mpsc::channel(4);
+        let (pace, pace_seen) = watch::channel(interval);
+        let stop = CancellationToken::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        let settings = Settings { pid, interval, ..Settings::default() };
+        tasks.spawn(Sampler::new(settings).run(out, pace_seen, stop.clone()));
+        Watching { observations, _pace: pace, stop, _tasks: tasks }
+    }
+
+    /// The first observation that `wanted` takes, within 20 s.
+    async fn until(&mut self, what: &str, wanted: impl Fn(&Observation) -> bool) -> Observation {
+        let search = async {
+            loop {
+                let seen = self.observations.recv().await.expect("the sampler runs");
+                if wanted(&seen) {
+                    return seen;
+                }
+            }
+        };
+        timeout(Duration::from_secs(20), search).await.unwrap_or_else(|_| panic!("not seen within 20 s: {what}"))
+    }
+}
+
+fn missing_python() -> Option<String> {
+    let found = Command::new("python3").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    (!found).then(|| "python3 is not installed".to_owned())
+}
+
+/// Makes the cgroup, or says why this machine cannot.
+fn cgroup_or_skip(name: &str) -> Option<Cgroup> {
+    let made = match missing_python() {
+        Some(why) => Err(why),
+        None => Cgroup::new(name),
+    };
+    made.inspect_err(|why| eprintln!("SKIPPED {name}: {why}")).ok()
+}
+
+/// Takes a MiB for every line on its input.
+const HOG: &str = "exec python3 -c '
+import sys
+hoard = []
+for line in sys.stdin: hoard.extend(bytearray(b\"x\" * (1 << 20)) for _ in range(int(line)))'";
+
+fn feed(child: &mut Child, mebibytes: u64) {
+    use std::io::Write;
+    writeln!(child.stdin.as_mut().expect("stdin is piped"), "{mebibytes}").expect("the hog reads");
+}
+
+#[tokio::test]
+async fn a_real_hog_grows_is_killed_and_its_end_is_told_within_two_seconds() {
+    let Some(cgroup) = cgroup_or_skip("hog") else { return };
+    let mut hog = cgroup.start(HOG);
+    let mut watching = Watching::begin(hog.id(), Duration::from_millis(100));
+
+    let first = watching.until("its limit", |seen| seen.reading.limit_bytes == Some(LIMIT)).await;
+    assert!(first.limit_source.ends_with("of the app's cgroup"), "{}", first.limit_source);
+    assert_eq!((first.oom_kills, first.reading.threads), (Some(0), Some(1)));
+
+    feed(&mut hog, 40);
+    let grown = watching.until("40 MiB of growth", |seen| seen.reading.memory_bytes > Some(40 * MIB)).await;
+    let (memory, rss) = (grown.reading.memory_bytes.unwrap(), grown.rss_bytes.unwrap());
+    assert!(memory < LIMIT && rss > 40 * MIB && grown.working_set_bytes.unwrap() >= memory, "{memory} {rss}");
+    assert!(grown.reading.at > first.reading.at && grown.target.unwrap().name == "python3");
+
+    feed(&mut hog, 400);
+    // The hog stays a zombie until we wait for it, so its true end is when the kernel counts the kill.
+    let died = Instant::now();
+    let death = watching.until("its end", |seen| seen.gone.is_some()).await;
+    assert_eq!(death.gone, Some(Gone::OomKilled));
+    assert!(died.elapsed() < Duration::from_secs(2), "{:?}", died.elapsed());
+    assert_eq!(death.oom_kills, Some(1));
+    watching.stop.cancel();
+    assert!(!hog.wait().expect("the hog is ours").success());
+}
+
+#[tokio::test]
+async fn an_ordinary_end_in_the_same_place_is_no_kill() {
+    let Some(cgroup) = cgroup_or_skip("quiet") else { return };
+    let mut quiet = cgroup.start(HOG);
+    // A minute between looks: the end is told because the process is waited for, not because its turn came.
+    let mut watching = Watching::begin(quiet.id(), Duration::from_secs(60));
+    watching.until("it", |seen| seen.target.is_some()).await;
+    drop(quiet.stdin.take());
+    let end = watching.until("its end", |seen| seen.gone.is_some()).await;
+    assert_eq!(end.gone, Some(Gone::Ended));
+    assert!(quiet.wait().expect("it is ours").success());
+}
+
+/// Runs a script in the can; `None` when this machine cannot.
+fn in_can(arguments: &[&str], script: &str) -> Option<String> {
+    let can = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/can/in-can.sh");
+    let output = Command::new(&can).args(arguments).args(["--", "bash", "-c", script, "script"]).arg(&can).output().expect("bash runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) {
+        eprintln!("SKIPPED: {errors}");
+        return None;
+    }
+    assert!(output.status.success(), "{errors}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn in_the_can_an_app_dies_of_its_limit_and_its_neighbour_sees_it() {
+    let limit = LIMIT.to_string();
+    let script = "$1 app tail /dev/zero & app=$!
+        while kill -0 $app && [ -z \"$uid\" ]; do uid=$(awk '/^Uid/ && $2 == 10001 {print $2}' /proc/$app/status); done 2> /dev/null
+        wait $app; echo \"uid $uid code $? $(grep '^oom_kill ' $CAN_CGROUP/memory.oom_control $CAN_CGROUP/memory.events 2> /dev/null | grep -o 'oom_kill .*')\"";
+    let Some(said) = in_can(&["--memory", &limit, "--uid", "10001"], script) else { return };
+    assert_eq!(said, "uid 10001 code 137 oom_kill 1\n");
+}

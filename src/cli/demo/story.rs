@@ -92,10 +92,10 @@ pub struct Story {
 impl Story {
     /// Takes an answer of `/api/incidents` in and returns what is new in it, as lines to print.
     pub fn incidents(&mut self, newest_first: Vec<Incident>) -> Vec<String> {
-        newest_first.into_iter().rev().flat_map(|incident| self.incident(incident)).collect()
+        newest_first.into_iter().rev().flat_map(|incident| self.incident(&incident)).collect()
     }
 
-    fn incident(&mut self, incident: Incident) -> Vec<String> {
+    fn incident(&mut self, incident: &Incident) -> Vec<String> {
         let before = self.incidents.insert(incident.id.clone(), incident.clone()).unwrap_or_default();
         let mut lines = Vec::new();
         if incident.severity != before.severity {

@@ -209,7 +209,7 @@ fn datadogs_variables_work_as_its_users_expect() {
             ("DD_SERVICE", "worker"),
             ("DD_VERSION", "1.10"),
             ("DD_TAGS", "team:payments env:staging"),
-            ("DD_TRACE_AGENT_URL", ""),
+            ("DD_TRACE_AGENT_URL", "unix:///var/run/datadog/apm.socket"),
             ("POD_NAME", "worker-7f9"),
             ("POD_NAMESPACE", "shop"),
             ("HTTPS_PROXY", "http://user:pw@proxy:3128"),
@@ -324,6 +324,17 @@ fn a_file_that_was_asked_for_must_be_there() {
     assert!(told[0].to_string().starts_with("/nowhere/sidecar.toml: cannot read the settings"), "{told:?}");
     let told = config::load(None, &env(&[("OOMWATCH_CONFIG", "/nowhere/else.toml")])).expect_err("it is not there");
     assert!(told[0].to_string().starts_with("/nowhere/else.toml: "), "{told:?}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_file_is_read_or_refused_but_never_panics(
+        text in "(\\[(statsd|watch|datadog|datadog\\.agent|x)\\]\n|(listen|limit|pid|agent|url|mapper) = (\"[^\"]{0,9}\"|[0-9a-z\\[{.]{0,6})\n|.{0,8}\n){0,6}",
+        value in ".{0,12}",
+    ) {
+        let variables = [("OOMWATCH_STATSD__LISTEN", value.as_str()), ("DD_AGENT_HOST", &value), ("DD_TAGS", &value)];
+        let _ = load(&text, &variables);
+    }
 }
 
 #[test]

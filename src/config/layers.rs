@@ -12,29 +12,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::datadog_env;
 use super::fault::Fault;
-use super::keys::{keys, sections};
+use super::keys::{NOT_YET, keys, sections};
 use super::render;
 use super::suggest::closest;
 use super::value::{Setting, written};
-
-/// Settings that are known and not built yet: a value other than the default is refused, never passed over.
-const NOT_YET: &[&str] = &[
-    "mapper",
-    "statsd.socket",
-    "statsd.stream_socket",
-    "aggregate.histogram_copy_to_distribution",
-    "filter.metrics",
-    "filter.metrics_match_prefix",
-    "filter.tags",
-    "filter.namespace_exempt",
-    "datadog.profile_url",
-    "datadog.historical",
-    "spool.dir",
-    "spool.max_size",
-    "state.dir",
-    "profile.debug2",
-    "profile.upload",
-];
 
 /// Variables with our prefix that are no settings.
 const OTHER_VARIABLES: &[&str] = &["OOMWATCH_CONFIG", "OOMWATCH_COMMIT", "OOMWATCH_WRITE_DOCS"];
@@ -275,13 +256,6 @@ mod tests {
         }
         for variable in ["OOMWATCH_STATSD_LISTEN", "OOMWATCH_STATSD__PORT", "OOMWATCH_LOG_LEVEL"] {
             assert!(!is_service_link(variable), "{variable}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_supported_yet_is_a_key() {
-        for path in NOT_YET {
-            assert!(keys().any(|key| key.path() == *path), "{path}");
         }
     }
 

@@ -16,6 +16,7 @@ mod traffic;
 mod types;
 mod value;
 mod watching;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,12 +28,13 @@ pub use keys::{Key, Section, keys, sections};
 pub use layers::Origin;
 pub use render::{docs, sample, schema};
 pub use traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd};
-pub use types::{
-    AgentAddress, ByteSize, Counters, HttpUrl, Limit, LogFormat, LogLevel, MapperProfile, Mapping, MatchType,
-    OutputChoice, Pattern, Secret, TagAction, TagFilter, Upload,
-};
+pub use types::{AgentAddress, ByteSize, HttpUrl, Limit, Pattern, Secret, TraceAddress};
 pub use value::Kind;
 pub use watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
+
+pub use words::{
+    Counters, LogFormat, LogLevel, MapperProfile, Mapping, MatchType, OutputChoice, TagAction, TagFilter, Upload,
+};
 
 use layers::Layers;
 

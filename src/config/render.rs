@@ -1,6 +1,6 @@
 //! The table of settings as text: `sidecar.toml`, `docs/configuration.md`, the JSON schema, and `config show`.
 
-use super::keys::{Key, sections};
+use super::keys::{Key, NOT_YET_WORDS, sections};
 use super::layers::Origin;
 use super::{Loaded, Output};
 
@@ -18,9 +18,10 @@ pub fn sample() -> String {
     let body = file(
         |first, key| {
             let gap = if first { "" } else { "\n" };
-            format!("{gap}{}{} = {}\n", comment(key.doc), key.name, key.default)
+            let not_yet = if key.is_supported() { String::new() } else { format!("# {NOT_YET_WORDS}\n") };
+            format!("{gap}{}{not_yet}{} = {}\n", comment(key.doc), key.name, key.default)
         },
-        |doc| comment(doc),
+        comment,
     );
     format!("{head}{body}")
 }

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::section;
-use super::types::{AgentAddress, ByteSize, Counters, HttpUrl, MapperProfile, OutputChoice, TagFilter};
+use super::types::{AgentAddress, ByteSize, HttpUrl, TraceAddress};
+use super::words::{Counters, MapperProfile, OutputChoice, TagFilter};
 
 section! {
-    /// Above all sections.
+    /// The one key that stands above all sections.
     Top in "" {
         /// Mapper profiles, which turn dotted names into names with tags; usually written as [[mapper]] tables at the end of
         /// the file. For those who come from plain StatsD.
@@ -118,8 +119,9 @@ section! {
     Agent in "datadog.agent" {
         /// "udp://host:port" or "unix:///path". Also DD_DOGSTATSD_URL, else DD_AGENT_HOST with DD_DOGSTATSD_PORT.
         dogstatsd: Option<AgentAddress> = r#""""#,
-        /// The Agent's trace port, "http://host:8126", for profiles. Also DD_TRACE_AGENT_URL.
-        trace: Option<HttpUrl> = r#""""#,
+        /// Where the Agent takes profiles, "http://host:8126" or "unix:///path"; used by profile.upload = "agent" only. Also
+        /// DD_TRACE_AGENT_URL.
+        trace: Option<TraceAddress> = r#""""#,
     }
 }
 

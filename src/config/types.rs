@@ -1,10 +1,10 @@
-//! The small types that settings hold: sizes, URLs, addresses, patterns, secrets, and the choices that are words.
+//! The small types that settings hold: sizes, URLs, addresses, patterns, secrets. The choices that are words, and the tables,
+//! stand in `words.rs`.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use config::Value;
-use serde::Deserialize;
 
 use super::value::{Kind, Setting, setting};
 
@@ -48,7 +48,7 @@ impl ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS[..4].iter().find(|(_, factor)| self.0 > 0 && self.0 % factor == 0);
+        let unit = UNITS[..4].iter().find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor));
         match unit {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}", self.0),
@@ -135,11 +135,11 @@ pub enum AgentAddress {
 }
 
 impl AgentAddress {
-    /// Reads `udp://host:port` (port 8125 when left out) or `unix:///path`.
+    /// Reads `udp://host:port` (port 8125 when left out) or `unix:///path`; `unixgram://` is Datadog's other word for it.
     pub fn parse(text: &str) -> Option<AgentAddress> {
         let text = text.trim();
-        if let Some(path) = text.strip_prefix("unix://") {
-            return (path.len() > 1 && path.starts_with('/')).then(|| AgentAddress::Unix(PathBuf::from(path)));
+        if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unixgram://")) {
+            return socket_path(path).map(AgentAddress::Unix);
         }
         let rest = text.strip_prefix("udp://")?.trim_end_matches('/');
         let authority: hyper::http::uri::Authority = rest.parse().ok()?;
@@ -151,6 +151,28 @@ impl AgentAddress {
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         (!host.is_empty() && port > 0).then(|| AgentAddress::Udp(host.to_owned(), port))
+    }
+}
+
+/// The absolute path after `unix://`.
+fn socket_path(path: &str) -> Option<PathBuf> {
+    (path.len() > 1 && path.starts_with('/')).then(|| PathBuf::from(path))
+}
+
+/// Where an Agent takes traces and profiles. Datadog's admission controller hands out both forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TraceAddress {
+    Http(HttpUrl),
+    Unix(PathBuf),
+}
+
+impl TraceAddress {
+    /// Reads `http://host:8126` or `unix:///path`.
+    pub fn parse(text: &str) -> Option<TraceAddress> {
+        match text.trim().strip_prefix("unix://") {
+            Some(path) => socket_path(path).map(TraceAddress::Unix),
+            None => HttpUrl::parse(text).map(TraceAddress::Http),
+        }
     }
 }
 
@@ -203,119 +225,6 @@ setting!(
     }
 );
 
-/// A setting that is one word out of a few.
-macro_rules! words {
-    ($(#[doc = $about:literal])* $name:ident, $expected:literal, $schema:literal { $($(#[doc = $doc:literal])* $variant:ident = $word:literal),* $(,)? }) => {
-        $(#[doc = $about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[doc = $doc])* $variant),* }
-
-        impl $name {
-            /// The word as it is written in the file.
-            pub fn word(self) -> &'static str {
-                match self { $($name::$variant => $word),* }
-            }
-        }
-
-        setting!($name, "word", $expected, $schema, |value: &Value| match &value.kind {
-            config::ValueKind::String(text) => match text.as_str() { $($word => Some($name::$variant),)* _ => None },
-            _ => None,
-        });
-    };
-}
-
-words! {
-    /// How a counter reaches Datadog.
-    Counters, r#""rate" or "count""#, r#"{"enum":["rate","count"]}"# {
-        /// Per second over the window, as the Agent sends it.
-        Rate = "rate",
-        /// The sum of the window.
-        Count = "count",
-    }
-}
-words! {
-    /// What `datadog.output` may say.
-    OutputChoice, r#""auto", "intake", "agent" or "none""#, r#"{"enum":["auto","intake","agent","none"]}"# {
-        /// The intake when there is a key, else the Agent when there is an address, else nothing.
-        Auto = "auto",
-        Intake = "intake",
-        Agent = "agent",
-        None = "none",
-    }
-}
-words! {
-    /// Where profiles are sent.
-    Upload, r#""off", "agent" or "intake""#, r#"{"enum":["off","agent","intake"]}"# {
-        Off = "off",
-        Agent = "agent",
-        Intake = "intake",
-    }
-}
-words! {
-    /// The least important log lines that are written.
-    LogLevel, r#""error", "warn", "info", "debug" or "trace""#, r#"{"enum":["error","warn","info","debug","trace"]}"# {
-        Error = "error",
-        Warn = "warn",
-        Info = "info",
-        Debug = "debug",
-        Trace = "trace",
-    }
-}
-words! {
-    /// How log lines are written.
-    LogFormat, r#""text" or "json""#, r#"{"enum":["text","json"]}"# {
-        Text = "text",
-        Json = "json",
-    }
-}
-
-/// One entry of `filter.tags`.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct TagFilter {
-    pub metric: String,
-    pub action: TagAction,
-    pub tags: Vec<String>,
-}
-
-/// Whether the tags named are the ones that stay or the ones that go.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum TagAction {
-    Include,
-    Exclude,
-}
-
-/// One `[[mapper]]` profile, in the Agent's layout.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct MapperProfile {
-    pub name: String,
-    pub prefix: String,
-    pub mappings: Vec<Mapping>,
-}
-
-/// One rule of a mapper profile.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Mapping {
-    pub r#match: String,
-    #[serde(default)]
-    pub match_type: MatchType,
-    pub name: String,
-    #[serde(default)]
-    pub tags: std::collections::BTreeMap<String, String>,
-}
-
-/// How `match` of a rule is read.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum MatchType {
-    #[default]
-    Wildcard,
-    Regex,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,6 +273,7 @@ mod tests {
             ("udp://agent", Some("udp://agent:8125")),
             ("udp://[::1]:9000", Some("udp://[::1]:9000")),
             ("unix:///var/run/datadog/dsd.socket", Some("unix:///var/run/datadog/dsd.socket")),
+            ("unixgram:///dsd.socket", Some("unix:///dsd.socket")),
             ("udp://agent:99999", None),
             ("udp://:8125", None),
             ("unix://relative", None),

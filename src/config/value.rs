@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use config::{Value, ValueKind};
 
-use super::types::{AgentAddress, ByteSize, HttpUrl, MapperProfile, Pattern, TagFilter};
+use super::types::{AgentAddress, ByteSize, HttpUrl, Pattern, TraceAddress};
+use super::words::{MapperProfile, TagFilter};
 
 /// What a kind of value is called, in words and in JSON schema.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +150,17 @@ setting!(
     |value| match text(value)? {
         "" => Some(None),
         address => AgentAddress::parse(address).map(Some),
+    }
+);
+
+setting!(
+    Option<TraceAddress>,
+    "address",
+    "\"http://host:port\" or \"unix:///path\", such as \"http://10.0.0.7:8126\"",
+    r#"{"type":"string"}"#,
+    |value| match text(value)? {
+        "" => Some(None),
+        address => TraceAddress::parse(address).map(Some),
     }
 );
 

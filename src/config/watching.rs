@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::section;
-use super::types::{ByteSize, HttpUrl, Limit, LogFormat, LogLevel, Pattern, Upload};
+use super::types::{ByteSize, HttpUrl, Limit, Pattern};
+use super::words::{LogFormat, LogLevel, Upload};
 
 section! {
     /// The process whose memory is watched. With none of pid, name and cmdline set it is found: the owner of the pprof port,

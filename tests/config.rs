@@ -70,6 +70,7 @@ fn a_bad_file_is_told_by_line_with_what_would_be_accepted() {
             "[watch]\ncmdline = \"(\"",
             "sidecar.toml:2: watch.cmdline = \"(\": expected a regular expression, such as \"worker .*--queue\"",
         ),
+        ("[aggregate]\nhistogram_percentiles = [\"95\"]", "expected numbers from 0.01 to 1, such as [\"0.95\"]"),
         (
             "[statsd]\nsocket = \"/run/dsd.socket\"",
             "sidecar.toml:2: statsd.socket = \"/run/dsd.socket\": expected \"\", because anything else is not supported yet in this version",

@@ -118,9 +118,9 @@ fn ranges(config: &Config, layers: &mut Layers) {
         "aggregate.histogram_aggregates",
         "any of max, min, median, avg, sum, count, such as [\"max\", \"avg\"]",
     );
-    let share = |text: &String| text.parse::<f64>().is_ok_and(|share| share > 0.0 && share < 1.0);
+    let share = |text: &String| text.parse::<f64>().is_ok_and(|share| (0.01..=1.0).contains(&share));
     let percentiles = aggregate.histogram_percentiles.iter().all(share);
-    expect(percentiles, "aggregate.histogram_percentiles", "numbers above 0 and below 1, such as [\"0.95\"]");
+    expect(percentiles, "aggregate.histogram_percentiles", "numbers from 0.01 to 1, such as [\"0.95\"]");
     let datagram = config.statsd.max_datagram.0;
     expect((64..=65_536).contains(&datagram), "statsd.max_datagram", "64B to 64KiB, such as \"8KiB\"");
     let buffer = config.statsd.receive_buffer.0;

@@ -53,7 +53,7 @@ pub fn docs() -> String {
         page +=
             &format!("\n## `{title}`\n\n{about}\n\n| key | kind | default | what it changes |\n|---|---|---|---|\n");
         for key in section.keys {
-            let sentence = key.sentence().replace('|', "\\|").replace('<', "&lt;");
+            let sentence = key.sentence().replace('|', "\\|");
             page += &format!("| `{}` | {} | `{}` | {sentence} |\n", key.name, key.kind.name, key.default);
         }
     }

@@ -57,7 +57,7 @@ section! {
         counter_expiry: Duration = r#""5m""#,
         /// What is sent for a histogram: any of max, min, median, avg, sum, count.
         histogram_aggregates: Vec<String> = r#"["max", "median", "avg", "count"]"#,
-        /// Percentiles sent for a histogram, each above 0 and below 1.
+        /// Percentiles sent for a histogram, each from 0.01 to 1; parts of a percent are cut off.
         histogram_percentiles: Vec<String> = r#"["0.95"]"#,
         /// Put in front of every metric name of the app, with a dot between; "" for nothing.
         namespace: String = r#""""#,
@@ -89,7 +89,7 @@ section! {
         /// File with the API key. It is re-read when it changes, so a rotated secret needs no restart. A key in DD_API_KEY
         /// works too, and comes before a file named in sidecar.toml; but whatever may read our environment reads it there.
         api_key_file: Option<PathBuf> = r#""""#,
-        /// Replaces https://api.<site>, for a proxy or a test; plain http only on loopback. Also DD_URL, DD_DD_URL.
+        /// Replaces `https://api.SITE`, for a proxy or a test; plain http only on loopback. Also DD_URL, DD_DD_URL.
         url: Option<HttpUrl> = r#""""#,
         /// Replaces the address that profiles are uploaded to.
         profile_url: Option<HttpUrl> = r#""""#,

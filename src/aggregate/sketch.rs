@@ -187,8 +187,7 @@ mod tests {
 
     #[test]
     fn vector_a_mixed_values() {
-        let sketch =
-            fill([-10.0, -1.0, 0.0, 1e-9, 1.0, 1.0, 2.0, 3.14159, 10.0, 10.0, 20.0, 100.0, 1e3, 1e6]);
+        let sketch = fill([-10.0, -1.0, 0.0, 1e-9, 1.0, 1.0, 2.0, 3.14159, 10.0, 10.0, 20.0, 100.0, 1e3, 1e6]);
         let expected = [-1487, -1338, 0, 1, 1338, 1383, 1412, 1487, 1531, 1635, 1784, 2229];
         let counts = [1, 1, 1, 1, 2, 1, 1, 2, 1, 1, 1, 1];
         assert_eq!(pairs(&sketch), expected.into_iter().zip(counts).collect::<Vec<_>>());

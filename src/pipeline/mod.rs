@@ -10,12 +10,15 @@
 //! ```
 
 pub mod incident;
+mod rollup;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+
+pub use rollup::Rollup;
 
 use crate::aggregate::Window;
 use crate::detect::{Change, Reading};

@@ -380,7 +380,7 @@ fn the_byte_budget_holds_against_every_way_to_grow() {
                 format!("h:{n}.5|h"),
                 format!("d:{n}|d|@0.0000001"),
                 format!("r:1|ms|@0.{}", n + 1),
-                format!("g:1|g|T1700000003"),
+                "g:1|g|T1700000003".to_owned(),
             ] {
                 aggregator.record_line(T0, line.as_bytes());
             }

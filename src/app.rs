@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Output};
-use crate::pipeline::{self, OwnMetric, Runtime, investigate, rollup, wall_clock};
+use crate::pipeline::{self, OwnMetric, Rollup, Runtime, investigate, wall_clock};
 use crate::sink::{agent::Agent, intake::Intake, none::Discard, store::Store};
 use crate::snapshot::{About, OutputPart, Snapshots, StatsdPart, WatchPart, rfc3339};
 use crate::source::{puller::Puller, sampler::Sampler};
@@ -197,11 +197,16 @@ fn spawn(
     };
     let who = settings::identity(config, &bound);
     let investigation = investigate::Investigation::new(settings::plan(config), who, wall_clock, wires);
-    let rollup = settings::rollup(
-        config,
-        Aggregator::new(settings::aggregate(config)),
-        rollup::Wires { batches: batches_in, own: own_in, outgoing, part: statsd },
-    );
+    let rollup = Rollup {
+        aggregator: Aggregator::new(settings::aggregate(config)),
+        batches: batches_in,
+        own: own_in,
+        out: outgoing,
+        snapshot: statsd,
+        wall_clock,
+        flush_every: config.aggregate.interval,
+        own_metrics: config.datadog.own_metrics,
+    };
     let about = About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: rfc3339(wall_clock()),

@@ -4,13 +4,15 @@
 //! late never mixes two buckets, and nothing but the flush's rhythm depends on the caller's timer. Time is Unix seconds given
 //! with each call; a small step back keeps the open bucket, a large one begins anew.
 
+mod flush;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::contexts::{Class, Contexts, Entry};
+use super::contexts::{Class, Contexts};
 use super::identity::{self, Identity};
-use super::value::{Closing, Sample, sum_form};
-use super::{Kind, Mode, Point, Reason, Settings, Stats, Window};
+use super::value::{Sample, sum_form};
+use super::{Form, Kind, Mode, Point, Reason, Settings, Stats, Window};
 use crate::statsd::{self, Event, Line, Message, ServiceCheck};
 
 /// Below it one sample would stand for more than 260 million and fill a sketch with nothing but full bins (saluki's limit).
@@ -18,8 +20,6 @@ const MIN_RATE: f64 = 3.845e-9;
 /// What Datadog accepts: an hour back, ten minutes ahead.
 const OLDEST_SECONDS: f64 = 3600.0;
 const NEWEST_SECONDS: f64 = 600.0;
-/// Zeros for skipped buckets, at most: beyond it (the machine slept) only the last bucket gets them.
-const MAX_ZEROS: usize = 100_000;
 
 /// What became of a metric line. Of a pack in which some values were dropped, what became of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Aggregator {
     /// Takes one line without its line feed, whatever it holds.
     pub fn record_line(&mut self, now: f64, line: &[u8]) -> Taken {
         match statsd::parse(line) {
-            Ok(Message::Metric(line)) => return Taken::Metric(self.record(now, &line)),
+            Ok(Message::Metric(line)) => Taken::Metric(self.record(now, &line)),
             other => self.take_other(other),
         }
     }
@@ -234,7 +234,7 @@ impl Aggregator {
         let counts_here = context.kind == Kind::Counter && self.settings.mode == Mode::Intake;
         let (form, value) = match context.kind {
             Kind::Counter => sum_form(number, false, &self.settings),
-            _ => (super::Form::Gauge, number),
+            _ => (Form::Gauge, number),
         };
         let interval_seconds = if counts_here { interval } else { 0 };
         self.pending.points.push(Point { context, suffix: "", form, value, timestamp: at, interval_seconds });
@@ -268,103 +268,6 @@ impl Aggregator {
         self.stats.drop(Reason::Truncated, 1);
     }
 
-    /// Closes the buckets that have ended by `now` and hands out everything that is closed.
-    pub fn flush(&mut self, now: f64) -> Window {
-        self.roll(now);
-        self.hand_out()
-    }
-
-    /// The last flush: the open bucket too, stamped with its own second. A bucket's start is no partial flush's stamp, since
-    /// whoever runs next may close the same bucket, and Datadog keeps only the last point of a second.
-    pub fn flush_all(&mut self, now: f64) -> Window {
-        self.roll(now);
-        let stamp = self.partial_stamp(now);
-        self.last_partial = stamp;
-        self.close(stamp, false);
-        self.hand_out()
-    }
-
-    fn partial_stamp(&self, now: f64) -> i64 {
-        let interval = i64::from(self.settings.interval_seconds);
-        let stamp = (now.floor() as i64).max(self.last_partial.saturating_add(1));
-        if interval > 1 && stamp % interval == 0 { stamp.saturating_add(1) } else { stamp }
-    }
-
-    fn hand_out(&mut self) -> Window {
-        self.timestamped = 0;
-        let window = std::mem::take(&mut self.pending);
-        self.stats.points_flushed += points_in(&window);
-        window
-    }
-
-    /// Brings the open bucket up to `now`.
-    fn roll(&mut self, now: f64) {
-        let interval = i64::from(self.settings.interval_seconds);
-        let second = now.floor() as i64;
-        let bucket = second.saturating_sub(second.rem_euclid(interval));
-        let Some(open) = self.open else {
-            self.open = Some(bucket);
-            return;
-        };
-        if bucket > open {
-            self.close(open, true);
-            self.fill_skipped(open.saturating_add(interval), bucket);
-            self.expire(bucket as f64);
-            self.open = Some(bucket);
-        } else if now + NEWEST_SECONDS < open as f64 {
-            self.close(open, true);
-            self.begin_anew(now);
-            self.open = Some(bucket);
-        }
-    }
-
-    fn close(&mut self, stamp: i64, zeros: bool) {
-        let Aggregator { settings, contexts, pending, .. } = self;
-        let mut freed = 0;
-        for entry in contexts.iter_mut() {
-            let zero = zeros && says_zero(entry, stamp, settings);
-            freed += entry.value.bytes();
-            let closing = Closing { stamp, zero, own: entry.class == Class::Own, settings };
-            entry.value.close(&entry.context, closing, pending);
-        }
-        contexts.bytes -= freed;
-    }
-
-    /// No call came in these buckets; idle counters were 0 in them.
-    fn fill_skipped(&mut self, from: i64, to: i64) {
-        let interval = i64::from(self.settings.interval_seconds);
-        let expiry = i64::from(self.settings.counter_expiry_seconds);
-        let to_fill = (to.saturating_sub(from) / interval).min(expiry / interval + 1);
-        let too_many = to_fill.saturating_mul(self.contexts.len() as i64) > MAX_ZEROS as i64;
-        let last = to.saturating_sub(interval);
-        let mut stamp = if too_many { last } else { from };
-        for _ in 0..to_fill {
-            if stamp > last {
-                break;
-            }
-            self.close(stamp, true);
-            stamp = stamp.saturating_add(interval);
-        }
-    }
-
-    /// Forgets what the Agent would: twice the interval after the last sample, counters after their zeros.
-    fn expire(&mut self, bucket: f64) {
-        let short = 2.0 * f64::from(self.settings.interval_seconds);
-        let settings = &self.settings;
-        let expired_before = bucket - short;
-        self.contexts.retain(expired_before - f64::from(settings.counter_expiry_seconds), |entry| {
-            entry.last_seen > expired_before || says_zero(entry, bucket as i64, settings)
-        });
-    }
-
-    /// The clock was set back: what was seen "later" than now would otherwise be kept for as long as the step was.
-    fn begin_anew(&mut self, now: f64) {
-        for entry in self.contexts.iter_mut() {
-            entry.last_seen = entry.last_seen.min(now);
-            entry.last_sampled = entry.last_sampled.min(now);
-        }
-    }
-
     /// Busiest and most numerous names: the `n` first of either order, busiest first. A pass over all contexts.
     pub fn top(&self, n: usize) -> Vec<TopName> {
         let mut by_name: HashMap<&str, (u64, u64)> = HashMap::new();
@@ -391,11 +294,4 @@ impl Aggregator {
             ..self.stats.clone()
         }
     }
-}
-
-/// Whether an idle context is a counter that still reports 0 for the bucket at `stamp`.
-fn says_zero(entry: &Entry, stamp: i64, settings: &Settings) -> bool {
-    let expiry = f64::from(settings.counter_expiry_seconds);
-    let counter = entry.context.kind == Kind::Counter && settings.mode == Mode::Intake;
-    counter && entry.last_sampled + expiry > stamp as f64
 }

@@ -33,9 +33,10 @@ fn describe(window: &Window) -> Vec<String> {
         let keys: Vec<String> = sketch.bins.iter().map(|bin| format!("{}:{}", bin.key, bin.n)).collect();
         format!("{} sketch n={} sum={} {}", point.context.name, sketch.count, sketch.sum, keys.join(" "))
     });
-    let raw = window.raw.iter().map(|raw| {
-        format!("{} raw {} @{}{}", raw.context.name, raw.values, raw.sample_rate, identity(&raw.context))
-    });
+    let raw = window
+        .raw
+        .iter()
+        .map(|raw| format!("{} raw {} @{}{}", raw.context.name, raw.values, raw.sample_rate, identity(&raw.context)));
     let mut all: Vec<String> = points.chain(sketches).chain(raw).collect();
     all.sort();
     all
@@ -61,7 +62,11 @@ fn check(input: &str, expected: &[&str]) {
 
 fn check_drops(input: &str, reason: Reason, count: u64, expected: &[&str]) {
     let (found, stats) = run(Settings::default(), input.as_bytes());
-    assert_eq!((found.as_slice(), stats.dropped(reason)), (&expected.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()[..], count), "{input:?}");
+    assert_eq!(
+        (found.as_slice(), stats.dropped(reason)),
+        (&expected.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()[..], count),
+        "{input:?}"
+    );
 }
 
 #[test]
@@ -161,7 +166,9 @@ fn a_bad_line_costs_only_itself() {
 #[test]
 fn events_and_checks_are_handed_back_and_counted() {
     let mut aggregator = Aggregator::new(Settings { tags: vec!["env:p".into()], ..Settings::default() });
-    let Taken::Event(event) = aggregator.record_line(T0, b"_e{5,4}:title|text|#a:b,host:h1") else { panic!("no event") };
+    let Taken::Event(event) = aggregator.record_line(T0, b"_e{5,4}:title|text|#a:b,host:h1") else {
+        panic!("no event")
+    };
     assert_eq!((event.title.as_str(), event.host.as_deref()), ("title", Some("h1")));
     assert_eq!(event.tags, ["a:b", "env:p"]);
     let Taken::Check(check) = aggregator.record_line(T0, b"_sc|agent.up|0") else { panic!("no check") };
@@ -173,10 +180,7 @@ fn events_and_checks_are_handed_back_and_counted() {
 fn the_namespace_spares_the_agents_prefixes() {
     let settings = Settings { namespace: "app".into(), ..Settings::default() };
     let (found, _) = run(settings, b"a:1|c\njvm.heap:1|g\ndatadog.dogstatsd.client.metrics:1|c");
-    assert_eq!(
-        found,
-        ["app.a rate/10 0.1", "datadog.dogstatsd.client.metrics rate/10 0.1", "jvm.heap gauge 1"]
-    );
+    assert_eq!(found, ["app.a rate/10 0.1", "datadog.dogstatsd.client.metrics rate/10 0.1", "jvm.heap gauge 1"]);
 }
 
 #[test]
@@ -220,7 +224,10 @@ fn an_agent_behind_us_gets_counts_and_raw_samples() {
     aggregator.record_line(T0, b"a:1|c|T1700000003");
     let window = aggregator.flush(T0 + 10.0);
     let point = &window.points[0];
-    assert_eq!((point.form, point.value, point.timestamp, point.interval_seconds), (Form::Count, 1.0, 1_700_000_003, 0));
+    assert_eq!(
+        (point.form, point.value, point.timestamp, point.interval_seconds),
+        (Form::Count, 1.0, 1_700_000_003, 0)
+    );
     assert_eq!(aggregator.flush(T0 + 20.0), Window::default(), "the Agent fills zeros, not we");
 }
 
@@ -265,7 +272,11 @@ fn an_idle_counter_says_zero_until_it_expires_and_a_gauge_says_nothing() {
     let zeros = (1..=30).map(|n| (n * 10, 0.0));
     assert_eq!(of("a"), std::iter::once((0, 0.1)).chain(zeros).collect::<Vec<_>>());
     assert_eq!(of("g"), [(0, 1.0)]);
-    assert_eq!((aggregator.stats().contexts, aggregator.stats().bytes), (0, 0), "forgotten, with every byte given back");
+    assert_eq!(
+        (aggregator.stats().contexts, aggregator.stats().bytes),
+        (0, 0),
+        "forgotten, with every byte given back"
+    );
 }
 
 #[test]
@@ -274,7 +285,11 @@ fn skipped_buckets_get_their_zeros_in_one_flush() {
     aggregator.record_line(T0 + 3.0, b"a:1|c");
     let stamps: Vec<i64> = aggregator.flush(T0 + 55.0).points.iter().map(|p| p.timestamp - T0 as i64).collect();
     assert_eq!(stamps, [0, 10, 20, 30, 40]);
-    assert_eq!(aggregator.flush(T0 + 1e6).points.len(), 26, "from 50 to 300: zeros end with the expiry however long the gap");
+    assert_eq!(
+        aggregator.flush(T0 + 1e6).points.len(),
+        26,
+        "from 50 to 300: zeros end with the expiry however long the gap"
+    );
 }
 
 #[test]
@@ -328,8 +343,12 @@ fn too_many_contexts_fold_by_name_with_exact_sums() {
     assert_eq!((stats.aggregated, stats.overflowed, stats.contexts, stats.sample_error()), (20, 1980, 11, 0));
     assert_eq!(aggregator.top(1), [TopName { name: "a".into(), samples: 2000, contexts: 11 }]);
     let window = aggregator.flush(T0 + 10.0);
-    let overflow: Vec<_> = window.points.iter().filter(|p| p.context.tags().next() == Some("oomwatch_overflow:true")).collect();
-    assert_eq!((overflow.len(), overflow[0].value, &*overflow[0].context.tags), (1, 198.0, "oomwatch_overflow:true,env:p"));
+    let overflow: Vec<_> =
+        window.points.iter().filter(|p| p.context.tags().next() == Some("oomwatch_overflow:true")).collect();
+    assert_eq!(
+        (overflow.len(), overflow[0].value, &*overflow[0].context.tags),
+        (1, 198.0, "oomwatch_overflow:true,env:p")
+    );
     assert!(window.points.iter().filter(|p| p.value == 0.2).count() == 10, "known contexts stay exact");
 }
 
@@ -343,7 +362,8 @@ fn too_many_names_fold_by_type() {
     assert_eq!(aggregator.stats().contexts, 258);
     let window = aggregator.flush(T0 + 10.0);
     let sum: f64 = window.points.iter().map(|p| p.value * 10.0).sum();
-    let last = window.points.iter().find(|p| &*p.context.name == "oomwatch.overflow.counter").expect("one for the type");
+    let last =
+        window.points.iter().find(|p| &*p.context.name == "oomwatch.overflow.counter").expect("one for the type");
     assert_eq!((sum.round(), last.value), (300.0, 17.2));
     assert_eq!(window.sketches.iter().map(|s| s.sketch.count).sum::<u64>(), 300);
 }
@@ -360,7 +380,7 @@ fn the_byte_budget_holds_against_every_way_to_grow() {
                 format!("h:{n}.5|h"),
                 format!("d:{n}|d|@0.0000001"),
                 format!("r:1|ms|@0.{}", n + 1),
-                format!("g:1|g|T1700000003"),
+                "g:1|g|T1700000003".to_owned(),
             ] {
                 aggregator.record_line(T0, line.as_bytes());
             }

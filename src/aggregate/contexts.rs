@@ -136,16 +136,8 @@ impl Contexts {
         let charge = CONTEXT_BYTES + identity.text_bytes();
         let context = Arc::new(identity.into_context());
         let value = Value::new(context.kind, settings.mode);
-        let entry = Entry {
-            context,
-            class,
-            value,
-            last_seen: now,
-            last_sampled: f64::NEG_INFINITY,
-            samples: 0,
-            hash,
-            charge,
-        };
+        let entry =
+            Entry { context, class, value, last_seen: now, last_sampled: f64::NEG_INFINITY, samples: 0, hash, charge };
         self.bytes += charge;
         self.app += usize::from(class == Class::App);
         self.overflow += usize::from(class == Class::Overflow);
@@ -155,7 +147,8 @@ impl Contexts {
         });
         self.entries[slot as usize] = Some(entry);
         let entries = &self.entries;
-        self.by_identity.insert_unique(hash, slot, |slot| entries[*slot as usize].as_ref().map_or(0, |entry| entry.hash));
+        self.by_identity
+            .insert_unique(hash, slot, |slot| entries[*slot as usize].as_ref().map_or(0, |entry| entry.hash));
         slot
     }
 

@@ -121,7 +121,10 @@ mod tests {
             assert!(histogram.add(*value, 1.0 / rate));
         }
         let found = histogram.take().expect("it has samples");
-        assert_eq!([found.max(), found.median(), found.avg(), found.count, found.percentile(95), found.min()], expected);
+        assert_eq!(
+            [found.max(), found.median(), found.avg(), found.count, found.percentile(95), found.min()],
+            expected
+        );
         assert!(histogram.take().is_none(), "a window is taken once");
     }
 

@@ -8,8 +8,7 @@ use crate::statsd::format::{Tail, metric, tail_length};
 pub fn write_point(out: &mut String, point: &Point) {
     let timestamp = (point.interval_seconds == 0).then_some(point.timestamp);
     let kind = if point.form == Form::Gauge { Kind::Gauge } else { Kind::Counter };
-    let tail =
-        Tail { kind, rate: 1.0, tags: &point.context.tags, origin: &point.context.origin, timestamp };
+    let tail = Tail { kind, rate: 1.0, tags: &point.context.tags, origin: &point.context.origin, timestamp };
     metric(out, &point.context.name, &point.value.to_string(), &tail);
 }
 

@@ -16,7 +16,10 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let line = (0..3u8, 0..3u8, any::<i16>(), proptest::collection::vec(0..4u8, 0..4), any::<bool>())
         .prop_map(|(name, kind, value, tags, halved)| Step::Line { name, kind, value, tags, halved });
-    proptest::collection::vec(prop_oneof![8 => line, 2 => (0..30u8).prop_map(Step::Wait), 1 => Just(Step::Flush)], 0..120)
+    proptest::collection::vec(
+        prop_oneof![8 => line, 2 => (0..30u8).prop_map(Step::Wait), 1 => Just(Step::Flush)],
+        0..120,
+    )
 }
 
 /// (name, tags, stamp) to value; counters as sums.

@@ -31,13 +31,23 @@ pub(super) struct Sample<'a> {
 
 #[derive(Debug)]
 pub(super) enum Value {
-    Counter { sum: Sum, seen: bool },
+    Counter {
+        sum: Sum,
+        seen: bool,
+    },
     Gauge(Option<f64>),
-    Set { members: HashSet<Box<[u8]>, RandomState>, raw: bool, bytes: usize },
+    Set {
+        members: HashSet<Box<[u8]>, RandomState>,
+        raw: bool,
+        bytes: usize,
+    },
     Histogram(Histogram),
     Sketch(Filling),
     /// Agent mode: packs of one sample rate each.
-    Raw { packs: Vec<(f64, String)>, bytes: usize },
+    Raw {
+        packs: Vec<(f64, String)>,
+        bytes: usize,
+    },
 }
 
 /// When and how a window closes.
@@ -166,12 +176,7 @@ fn add_member(
     Ok(())
 }
 
-fn add_raw(
-    packs: &mut Vec<(f64, String)>,
-    bytes: &mut usize,
-    sample: Sample<'_>,
-    room: usize,
-) -> Result<(), Reason> {
+fn add_raw(packs: &mut Vec<(f64, String)>, bytes: &mut usize, sample: Sample<'_>, room: usize) -> Result<(), Reason> {
     let text = String::from_utf8_lossy(sample.text);
     let open = packs.iter_mut().rev().take(OPEN_PACKS).find(|(rate, _)| *rate == sample.rate);
     let cost = text.len() + if open.is_some() { 1 } else { PACK_BYTES };

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::aggregate::{self, Aggregator};
+use crate::aggregate;
 use crate::config::{Config, Counters, Limit, Output};
 use crate::pipeline::words::Identity;
-use crate::pipeline::{plan, rollup, wall_clock};
+use crate::pipeline::plan;
 use crate::sink::{Proxy, Secret, agent, intake, store};
 use crate::source::{puller, sampler};
 use crate::{detect, page};
@@ -72,10 +72,6 @@ pub(super) fn aggregate(config: &Config) -> aggregate::Settings {
             Output::Intake { .. } | Output::None => aggregate::Mode::Intake,
         },
     }
-}
-
-pub(super) fn rollup(config: &Config, aggregator: Aggregator, wires: rollup::Wires) -> rollup::Rollup {
-    rollup::Rollup::new(aggregator, config.aggregate.interval, config.datadog.own_metrics, wall_clock, wires)
 }
 
 pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -> sampler::Settings {

@@ -24,7 +24,7 @@ fn text(config: &Config, bound: &Bound) -> String {
         line("degraded", &format!("statsd.listen {missing}: this machine has no such address"));
     }
     for source in &bound.statsd {
-        if let Some(words) = small_buffer(config, source.receive_buffer()) {
+        if let Some(words) = small_buffer(config, source.receive_buffer_bytes()) {
             line("degraded", &words);
             break;
         }

@@ -15,6 +15,7 @@ pub mod incident;
 pub mod investigate;
 pub mod ledger;
 pub mod plan;
+mod rollup;
 pub mod views;
 pub mod watch;
 pub mod words;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+
+pub use rollup::Rollup;
 
 use crate::aggregate::Window;
 use crate::detect::{Change, Reading};

@@ -163,7 +163,8 @@ impl<'a> Reader<'a> {
     fn append(&self, batch: &mut Batch, length: usize, port: u16) {
         let max = self.buffer.len() - 1;
         batch.bytes.extend_from_slice(&self.buffer[..length.min(max)]);
-        let end = u32::try_from(batch.bytes.len()).expect("a batch is sent at 64 KiB, and a datagram has at most as much");
+        let end =
+            u32::try_from(batch.bytes.len()).expect("a batch is sent at 64 KiB, and a datagram has at most as much");
         batch.datagrams.push(Datagram { end, truncated: length > max, port });
     }
 

@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn every_event_field_is_read() {
         let event =
-            parse_event(b"_e{1,0}:t||d:17|h:h1|k:key|p:low|s:src|t:success|#a:b,,c|c:in-4|e:it-0|card:low|zz:1").unwrap();
+            parse_event(b"_e{1,0}:t||d:17|h:h1|k:key|p:low|s:src|t:success|#a:b,,c|c:in-4|e:it-0|card:low|zz:1")
+                .unwrap();
         assert_eq!(event.timestamp, Some(17));
         assert_eq!(event.host.as_deref(), Some("h1"));
         assert_eq!(event.aggregation_key.as_deref(), Some("key"));

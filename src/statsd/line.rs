@@ -226,7 +226,10 @@ mod tests {
         assert_eq!(line.name, b"a.b");
         assert_eq!((line.kind, line.values, line.tags), (Kind::Timing, &b"1:2"[..], &b"x,y:z"[..]));
         assert_eq!((line.rate, line.timestamp), (Some(0.5), Some(1_700_000_003)));
-        assert_eq!((line.local, line.external, line.cardinality), (&b"c:ci-1"[..], &b"e:it-false"[..], &b"card:low"[..]));
+        assert_eq!(
+            (line.local, line.external, line.cardinality),
+            (&b"c:ci-1"[..], &b"e:it-false"[..], &b"card:low"[..])
+        );
     }
 
     #[test]

@@ -17,6 +17,9 @@ const JITTER_SECONDS: f64 = 0.5;
 /// How fast time passes while it waits for a wall clock that was set back.
 const SLOWED: f64 = 0.9;
 
+/// More than the rounding of either clock.
+const LATE: Duration = Duration::from_millis(20);
+
 #[derive(Debug)]
 pub(super) struct Clock {
     wall: WallClock,
@@ -36,7 +39,7 @@ impl Clock {
         self.read_at = at;
         let wall = (self.wall)();
         let ahead = self.now + passed - wall;
-        self.now = if ahead > MAX_AHEAD_SECONDS || ahead < -JITTER_SECONDS {
+        self.now = if !(-JITTER_SECONDS..=MAX_AHEAD_SECONDS).contains(&ahead) {
             wall
         } else if ahead > JITTER_SECONDS {
             self.now + passed * SLOWED
@@ -46,10 +49,11 @@ impl Clock {
         self.now
     }
 
-    /// Until the next whole second of this clock, and a little: late enough that a bucket which ends there has ended.
-    pub(super) fn to_next_second(&mut self) -> Duration {
-        let now = self.now();
-        Duration::from_secs_f64((now.floor() + 1.0 - now).clamp(0.0, 1.0)) + Duration::from_millis(50)
+    /// Until the next multiple of `step`, and a little: late enough that a bucket which ends there has ended.
+    pub(super) fn until_next(&mut self, step: Duration) -> Duration {
+        let step = step.as_secs_f64();
+        let left = step - self.now().rem_euclid(step);
+        Duration::from_secs_f64(left.clamp(0.0, step)) + LATE
     }
 }
 

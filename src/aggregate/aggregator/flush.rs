@@ -1,0 +1,115 @@
+//! How buckets close, what an idle context still says, and when it is forgotten.
+
+use super::{Aggregator, NEWEST_SECONDS, points_in};
+use crate::aggregate::contexts::{Class, Entry};
+use crate::aggregate::value::Closing;
+use crate::aggregate::{Kind, Mode, Settings, Window};
+
+/// Zeros for skipped buckets, at most: beyond it (the machine slept) only the last bucket gets them.
+const MAX_ZEROS: usize = 100_000;
+
+impl Aggregator {
+    /// Closes the buckets that have ended by `now` and hands out everything that is closed.
+    pub fn flush(&mut self, now: f64) -> Window {
+        self.roll(now);
+        self.hand_out()
+    }
+
+    /// The last flush: the open bucket too, stamped with its own second. A bucket's start is no partial flush's stamp, since
+    /// whoever runs next may close the same bucket, and Datadog keeps only the last point of a second.
+    pub fn flush_all(&mut self, now: f64) -> Window {
+        self.roll(now);
+        let stamp = self.partial_stamp(now);
+        self.last_partial = stamp;
+        self.close(stamp, false);
+        self.hand_out()
+    }
+
+    fn partial_stamp(&self, now: f64) -> i64 {
+        let interval = i64::from(self.settings.interval_seconds);
+        let stamp = (now.floor() as i64).max(self.last_partial.saturating_add(1));
+        if interval > 1 && stamp % interval == 0 { stamp.saturating_add(1) } else { stamp }
+    }
+
+    fn hand_out(&mut self) -> Window {
+        self.timestamped = 0;
+        let window = std::mem::take(&mut self.pending);
+        self.stats.points_flushed += points_in(&window);
+        window
+    }
+
+    /// Brings the open bucket up to `now`.
+    pub(super) fn roll(&mut self, now: f64) {
+        let interval = i64::from(self.settings.interval_seconds);
+        let second = now.floor() as i64;
+        let bucket = second.saturating_sub(second.rem_euclid(interval));
+        let Some(open) = self.open else {
+            self.open = Some(bucket);
+            return;
+        };
+        if bucket > open {
+            self.close(open, true);
+            self.fill_skipped(open.saturating_add(interval), bucket);
+            self.expire(bucket as f64);
+            self.open = Some(bucket);
+        } else if now + NEWEST_SECONDS < open as f64 {
+            self.close(open, true);
+            self.begin_anew(now);
+            self.open = Some(bucket);
+        }
+    }
+
+    fn close(&mut self, stamp: i64, zeros: bool) {
+        let Aggregator { settings, contexts, pending, .. } = self;
+        let mut freed = 0;
+        for entry in contexts.iter_mut() {
+            let zero = zeros && says_zero(entry, stamp, settings);
+            freed += entry.value.bytes();
+            let closing = Closing { stamp, zero, own: entry.class == Class::Own, settings };
+            entry.value.close(&entry.context, closing, pending);
+        }
+        contexts.bytes -= freed;
+    }
+
+    /// No call came in these buckets; idle counters were 0 in them.
+    fn fill_skipped(&mut self, from: i64, to: i64) {
+        let interval = i64::from(self.settings.interval_seconds);
+        let expiry = i64::from(self.settings.counter_expiry_seconds);
+        let to_fill = (to.saturating_sub(from) / interval).min(expiry / interval + 1);
+        let too_many = to_fill.saturating_mul(self.contexts.len() as i64) > MAX_ZEROS as i64;
+        let last = to.saturating_sub(interval);
+        let mut stamp = if too_many { last } else { from };
+        for _ in 0..to_fill {
+            if stamp > last {
+                break;
+            }
+            self.close(stamp, true);
+            stamp = stamp.saturating_add(interval);
+        }
+    }
+
+    /// Forgets what the Agent would: twice the interval after the last sample, counters after their zeros.
+    fn expire(&mut self, bucket: f64) {
+        let short = 2.0 * f64::from(self.settings.interval_seconds);
+        let settings = &self.settings;
+        let expired_before = bucket - short;
+        self.contexts.retain(expired_before - f64::from(settings.counter_expiry_seconds), |entry| {
+            entry.last_seen > expired_before || says_zero(entry, bucket as i64, settings)
+        });
+    }
+
+    /// The clock was set back: what was seen "later" than now would otherwise be kept for as long as the step was.
+    fn begin_anew(&mut self, now: f64) {
+        for entry in self.contexts.iter_mut() {
+            entry.last_seen = entry.last_seen.min(now);
+            entry.last_sampled = entry.last_sampled.min(now);
+        }
+    }
+}
+
+/// Whether an idle context is a counter that still reports 0 for the bucket at `stamp`.
+fn says_zero(entry: &Entry, stamp: i64, settings: &Settings) -> bool {
+    let expiry = f64::from(settings.counter_expiry_seconds);
+    let counter = entry.context.kind == Kind::Counter && settings.mode == Mode::Intake;
+    counter && entry.last_sampled + expiry > stamp as f64
+}

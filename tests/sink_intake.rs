@@ -355,7 +355,8 @@ async fn points_that_became_too_old_are_dropped_unless_history_is_wanted() {
             continue;
         }
         intake.fail_always(None);
-        intake.wait_for("delivered", SOON, |seen| seen.series().len() == 3).await;
+        rig.until("delivered", |part| part.last_success.is_some()).await;
+        assert_eq!(intake.seen().series().len(), 3);
         assert!(rig.end().await.dropped.is_empty());
     }
 }

@@ -282,12 +282,14 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error| (*error).source())
 }
 
-/// The TLS error inside, which an `io::Error` hides from its own `source`.
+/// The TLS error inside. An `io::Error` hides what it wraps from its own `source`, and here one wraps another.
 fn tls_fault(error: &(dyn Error + 'static)) -> Option<String> {
     causes(error).find_map(|cause| {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let hidden = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        hidden.or_else(|| cause.downcast_ref::<rustls::Error>()).map(ToString::to_string)
+        let unwrapped = std::iter::successors(Some(cause), |cause| {
+            let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
+            Some(inner as &(dyn Error + 'static))
+        });
+        unwrapped.filter_map(|it| it.downcast_ref::<rustls::Error>()).next().map(ToString::to_string)
     })
 }
 

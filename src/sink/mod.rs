@@ -18,6 +18,8 @@ pub mod none;
 mod queue;
 mod random;
 mod secret;
+pub mod store;
+mod store_dir;
 
 pub use connect::Proxy;
 pub use secret::Secret;

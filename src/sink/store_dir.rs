@@ -1,0 +1,151 @@
+//! Profile files in one folder: `<id>.<kind>.pb.gz`. Blocking; called on threads made for that.
+//!
+//! A file appears under its name only when all of it is on disk, so a kill leaves whole files or none. Names are made here and
+//! never taken from outside, and no symlink is followed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+
+const ENDING: &str = ".pb.gz";
+const UNFINISHED: &str = ".unfinished-";
+
+/// A file that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub id: String,
+    pub kind: String,
+    pub bytes: u64,
+}
+
+/// `^[0-9a-f]{16}$`
+pub(super) fn is_id(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn path(dir: &Path, id: &str, kind: &str) -> PathBuf {
+    dir.join(format!("{id}.{kind}{ENDING}"))
+}
+
+/// Makes the folder for us alone, removes what a kill left unfinished, and lists the profiles, oldest first.
+pub(super) fn open(dir: &Path) -> io::Result<Vec<Found>> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    // A mounted volume may belong to root and be open to our group: then this fails, and the files' own mode protects them.
+    let _ = fs::set_permissions(dir, Permissions::from_mode(0o700));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let data = entry.metadata()?;
+        if !data.is_file() {
+            continue;
+        }
+        if name.starts_with(UNFINISHED) {
+            fs::remove_file(entry.path())?;
+        } else if let Some((id, kind)) = parse(&name) {
+            found.push((data.modified()?, Found { id, kind, bytes: data.len() }));
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.id.cmp(&b.1.id)));
+    Ok(found.into_iter().map(|it| it.1).collect())
+}
+
+fn parse(name: &str) -> Option<(String, String)> {
+    let (id, kind) = name.strip_suffix(ENDING)?.split_once('.')?;
+    let plain = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    (is_id(id) && plain).then(|| (id.to_owned(), kind.to_owned()))
+}
+
+/// Writes, waits for the disk, and gives the file its name.
+pub(super) fn write(dir: &Path, id: &str, kind: &str, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = dir.join(format!("{UNFINISHED}{id}"));
+    let written = write_through(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path(dir, id, kind)));
+    if written.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    written?;
+    // The name itself is on disk only when the folder is.
+    File::open(dir)?.sync_all()
+}
+
+fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Reads at most `limit` bytes; what is longer is not what we wrote.
+pub(super) fn read(dir: &Path, id: &str, kind: &str, limit: u64) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path(dir, id, kind))?;
+    let mut bytes = Vec::new();
+    let n = file.take(limit + 1).read_to_end(&mut bytes)?;
+    if n as u64 > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
+
+pub(super) fn remove(dir: &Path, id: &str, kind: &str) -> io::Result<()> {
+    match fs::remove_file(path(dir, id, kind)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "00000000000000a1";
+
+    #[test]
+    fn ids_are_sixteen_lower_case_hex_digits() {
+        assert!(is_id(ID));
+        for bad in
+            ["", "../../etc/passwd", "00000000000000A1", "00000000000000a", "00000000000000a1a", "00000000000000g1"]
+        {
+            assert!(!is_id(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_for_us_alone_and_found_again() {
+        let outer = tempfile::tempdir().unwrap();
+        let dir = outer.path().join("profiles");
+        assert_eq!(open(&dir).unwrap(), []);
+        write(&dir, ID, "heap", b"profile").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&dir), mode(&path(&dir, ID, "heap"))), (0o700, 0o600));
+        assert_eq!(open(&dir).unwrap(), [Found { id: ID.to_owned(), kind: "heap".to_owned(), bytes: 7 }]);
+        assert_eq!(read(&dir, ID, "heap", 7).unwrap(), b"profile");
+        assert!(read(&dir, ID, "heap", 6).is_err());
+    }
+
+    #[test]
+    fn unfinished_files_are_cleared_and_strangers_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let stay = ["notes.txt", "00000000000000a1.HEAP.pb.gz", "00000000000000a1.pb.gz"];
+        for name in stay.iter().copied().chain([".unfinished-00000000000000a2"]) {
+            fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        assert_eq!(open(dir.path()).unwrap(), []);
+        assert!(stay.iter().all(|name| dir.path().join(name).exists()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), stay.len());
+    }
+
+    #[test]
+    fn a_symlink_is_neither_listed_nor_read_nor_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        fs::write(&secret, b"secret").unwrap();
+        std::os::unix::fs::symlink(&secret, path(dir.path(), ID, "heap")).unwrap();
+        std::os::unix::fs::symlink(&secret, dir.path().join(format!("{UNFINISHED}{ID}"))).unwrap();
+        assert_eq!(open(dir.path()).unwrap(), []);
+        assert!(read(dir.path(), ID, "heap", 100).is_err());
+        assert!(write(dir.path(), ID, "heap", b"overwritten").is_err());
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+    }
+}

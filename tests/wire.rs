@@ -1,0 +1,116 @@
+//! Datadog's own generated Go types read the bodies that our encoder writes, field for field.
+//!
+//! The decoder is `tests/decode`, built once into `target/`. Without Go the test says so and proves nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use oomwatch::aggregate::{Bin, Context, Form, Host, Kind, Point, Sketch, SketchPoint, Window};
+use oomwatch::datadog::{Encoder, EncoderSettings, Endpoint, split};
+use serde_json::{Value, json};
+
+const NOW: i64 = 1_700_000_000;
+
+fn context(name: &str, host: Host, tags: &str) -> Arc<Context> {
+    Arc::new(Context { kind: Kind::Gauge, name: name.into(), host, tags: tags.into(), origin: "".into() })
+}
+
+fn window() -> Window {
+    let point = |name: &str, host, tags: &str, form, value, interval_seconds| Point {
+        context: context(name, host, tags),
+        suffix: "",
+        form,
+        value,
+        timestamp: NOW,
+        interval_seconds,
+    };
+    let bins = [(-1_338, 1), (0, 2), (1_487, 65_535), (1_487, 65_535)].map(|(key, n)| Bin { key, n });
+    let sketch = Sketch { bins: bins.to_vec(), count: 131_073, min: -1.0, max: 10.0, sum: 1_310_699.0, avg: 9.999_763 };
+    Window {
+        points: vec![
+            point("jobs.done", Host::Default, "env:prod,é:ü", Form::Rate, 0.1, 10),
+            point("jobs.sum", Host::None, "", Form::Count, 3.0, 10),
+            point("rss", Host::Named("other".into()), "a:b", Form::Gauge, 9_007_199_254_740_993.0, 0),
+        ],
+        sketches: vec![SketchPoint { context: context("latency", Host::Default, "a:b"), timestamp: NOW, sketch }],
+        ..Window::default()
+    }
+}
+
+/// The decoder's binary, or why there is none.
+fn decoder() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("decode");
+    let built =
+        Command::new("go").arg("build").arg("-o").arg(&binary).arg(".").current_dir(root.join("tests/decode")).output();
+    match built {
+        Err(error) => Err(format!("go cannot be run: {error}")),
+        Ok(output) if output.status.success() => Ok(binary),
+        Ok(output) => panic!("go build of tests/decode failed: {}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+fn decode(decoder: &Path, bodies: &[(Endpoint, &[u8])]) -> Vec<Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let files: Vec<PathBuf> = bodies
+        .iter()
+        .enumerate()
+        .map(|(n, (endpoint, body))| {
+            let file =
+                dir.path().join(format!("{n}.{}", if *endpoint == Endpoint::Series { "series" } else { "sketches" }));
+            std::fs::write(&file, body).unwrap();
+            file
+        })
+        .collect();
+    let output = Command::new(decoder).args(&files).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn datadogs_own_types_read_what_we_write() {
+    let decoder = match decoder() {
+        Ok(decoder) => decoder,
+        Err(why) => {
+            use std::io::Write;
+            // Straight to the terminal: the test harness would swallow the line of a test that passes.
+            let _ = writeln!(std::io::stderr(), "SKIPPED datadogs_own_types_read_what_we_write: {why}");
+            return;
+        }
+    };
+    let settings = EncoderSettings { hostname: Some("pod-1".to_owned()), ..EncoderSettings::default() };
+    let payloads = Encoder::new(settings).unwrap().encode(&window(), NOW).payloads;
+    let (left, right) = split(&payloads[0]).unwrap();
+    let bodies: Vec<(Endpoint, &[u8])> =
+        [&payloads[0], &payloads[1], &left, &right].map(|payload| (payload.endpoint, &payload.body[..])).into();
+    let read = decode(&decoder, &bodies);
+    let series = json!([
+        {"resources": [{"type": "host", "name": "pod-1"}], "metric": "jobs.done", "tags": ["env:prod", "é:ü"],
+         "points": [{"value": 0.1, "timestamp": NOW}], "type": 2, "interval": 10},
+        {"metric": "jobs.sum", "points": [{"value": 3.0, "timestamp": NOW}], "type": 1, "interval": 10},
+        {"resources": [{"type": "host", "name": "other"}], "metric": "rss", "tags": ["a:b"],
+         "points": [{"value": 9_007_199_254_740_992_u64, "timestamp": NOW}], "type": 3},
+    ]);
+    assert_eq!(numbers(&read[0]), numbers(&series));
+    let sketches = &read[1][0];
+    assert_eq!(
+        (&sketches["metric"], &sketches["host"], &sketches["tags"]),
+        (&json!("latency"), &json!("pod-1"), &json!(["a:b"]))
+    );
+    let dog = json!({"ts": NOW, "cnt": 131_073, "min": -1.0, "max": 10.0, "sum": 1_310_699.0, "avg": 9.999_763,
+        "k": [-1_338, 0, 1_487, 1_487], "n": [1, 2, 65_535, 65_535]});
+    assert_eq!(numbers(&sketches["dogsketches"]), numbers(&json!([dog])));
+    let halves: Vec<Value> = [&read[2], &read[3]].iter().flat_map(|half| half.as_array().unwrap().clone()).collect();
+    assert_eq!(Value::Array(halves), read[0], "the halves of a split payload hold the same series");
+}
+
+/// Go writes `3` where we write `3.0`: numbers are compared as numbers.
+fn numbers(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => json!(number.as_f64()),
+        Value::Array(all) => all.iter().map(numbers).collect(),
+        Value::Object(all) => Value::Object(all.iter().map(|(key, value)| (key.clone(), numbers(value))).collect()),
+        other => other.clone(),
+    }
+}

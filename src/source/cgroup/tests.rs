@@ -172,7 +172,9 @@ fn files_that_vanish_in_the_middle_are_unknown_and_not_zero() {
 
 #[test]
 fn nonsense_in_the_kernels_files_is_absent() {
-    for (cgroup, mounts) in [("", V2_MOUNT), ("0::", ""), ("::\n:\n0:memory", V2_MOUNT), ("0::/app\n", "a b c\n - \n1 2 - cgroup2\n")] {
+    for (cgroup, mounts) in
+        [("", V2_MOUNT), ("0::", ""), ("::\n:\n0:memory", V2_MOUNT), ("0::/app\n", "a b c\n - \n1 2 - cgroup2\n")]
+    {
         let fixture = app(cgroup, mounts);
         assert_eq!(found(&fixture).unwrap_err(), Unreachable::Absent, "{cgroup:?}");
     }

@@ -37,6 +37,15 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Returns as soon as the kernel has counted a kill here.
+    async fn first_kill(&self) -> Instant {
+        let read = |file: &str| std::fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        while !["memory.oom_control", "memory.events"].iter().any(|file| read(file).contains("oom_kill 1\n")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Instant::now()
+    }
+
     /// Starts a process below the limit: the shell enters the cgroup and becomes the program.
     fn start(&self, script: &str) -> Child {
         let enter = format!("echo $$ > '{}'; {script}", self.dir.join("cgroup.procs").display());
@@ -132,7 +141,8 @@ async fn a_real_hog_grows_is_killed_and_its_end_is_told_within_two_seconds() {
 
     let first = watching.until("its limit", |seen| seen.reading.limit_bytes == Some(LIMIT)).await;
     assert!(first.limit_source.ends_with("of the app's cgroup"), "{}", first.limit_source);
-    assert_eq!((first.oom_kills, first.reading.threads), (Some(0), Some(1)));
+    assert_eq!(first.oom_kills, Some(0));
+    assert!(first.reading.threads >= Some(1));
 
     feed(&mut hog, 40);
     let is_python = |seen: &Observation| seen.target.as_ref().is_some_and(|target| target.name.starts_with("python3"));
@@ -144,10 +154,11 @@ async fn a_real_hog_grows_is_killed_and_its_end_is_told_within_two_seconds() {
 
     feed(&mut hog, 400);
     // The hog stays a zombie until we wait for it, so its true end is when the kernel counts the kill.
-    let died = Instant::now();
-    let death = watching.until("its end", |seen| seen.gone.is_some()).await;
+    let killed = cgroup.first_kill();
+    let death = watching.until("its end", |seen| seen.gone.is_some());
+    let (killed, (death, told)) = tokio::join!(killed, async { (death.await, Instant::now()) });
     assert_eq!(death.gone, Some(Gone::OomKilled));
-    assert!(died.elapsed() < Duration::from_secs(2), "{:?}", died.elapsed());
+    assert!(told.saturating_duration_since(killed) < Duration::from_secs(2), "{:?}", told - killed);
     assert_eq!(death.oom_kills, Some(1));
     watching.stop.cancel();
     assert!(!hog.wait().expect("the hog is ours").success());

@@ -186,10 +186,19 @@ pub fn is_forbidden(ip: IpAddr) -> bool {
 
 /// Reads the body of a 200; what else came with another status is not wanted.
 async fn read(response: Response<Incoming>, max: usize) -> Result<Answer, PullFailed> {
-    let (head, mut body) = response.into_parts();
+    let (head, body) = response.into_parts();
+    let wanted = head.status == StatusCode::OK;
+    Ok(Answer {
+        status: head.status,
+        content_type: word(&head.headers, &header::CONTENT_TYPE),
+        location: word(&head.headers, &header::LOCATION),
+        body: if wanted { collect(body, max).await? } else { Bytes::new() },
+    })
+}
+
+async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, PullFailed> {
     let mut bytes = BytesMut::new();
-    while head.status == StatusCode::OK {
-        let Some(frame) = body.frame().await else { break };
+    while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| failed("truncated", format!("the answer ends in the middle: {error}")))?;
         let data = frame.data_ref().map(Bytes::as_ref).unwrap_or_default();
         if bytes.len() + data.len() > max {
@@ -197,12 +206,7 @@ async fn read(response: Response<Incoming>, max: usize) -> Result<Answer, PullFa
         }
         bytes.extend_from_slice(data);
     }
-    Ok(Answer {
-        status: head.status,
-        content_type: word(&head.headers, &header::CONTENT_TYPE),
-        location: word(&head.headers, &header::LOCATION),
-        body: bytes.freeze(),
-    })
+    Ok(bytes.freeze())
 }
 
 /// A header for people to read: at most 120 printable characters.

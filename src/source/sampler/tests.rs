@@ -242,7 +242,7 @@ async fn ticks_missed_behind_a_full_queue_are_skipped() {
     }
     // Four wait in the queue and one in the hand; the next are taken after the queue moves again.
     assert_eq!(times[..5], [0, 1, 2, 3, 4]);
-    assert!(times[5] >= 60 && times[7] >= times[5] + 1, "{times:?}");
+    assert!(times[5] >= 60 && times[7] > times[5], "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]

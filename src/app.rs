@@ -1,1 +1,231 @@
 //! Wiring: binds the sockets, builds every task, owns the JoinSet, drains. The only file that knows everybody.
+//!
+//! Binding comes first and tells all its faults at once; nothing is spawned before everything stands. At SIGTERM only the
+//! sources and the two HTTP servers are told to stop: the rest ends as its input closes, having flushed, under the one
+//! deadline of `run.shutdown_timeout`.
+
+mod bind;
+mod settings;
+mod summary;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{Config, Output};
+use crate::pipeline::{self, OwnMetric, Runtime, investigate, rollup, wall_clock};
+use crate::sink::{agent::Agent, intake::Intake, none::Discard, store::Store};
+use crate::snapshot::{About, OutputPart, Snapshots, StatsdPart, WatchPart, rfc3339};
+use crate::source::{puller::Puller, sampler::Sampler};
+use crate::{aggregate::Aggregator, detect::Detectors, telemetry};
+
+use bind::Bound;
+
+/// How the sidecar ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Told to stop, and drained.
+    Drained,
+    /// The drain was cut by its deadline or by a second signal.
+    Cut,
+    /// A task ended that should not have.
+    TaskDied,
+    /// It could not begin: what is wrong, all of it, each with what to do.
+    Refused(Vec<String>),
+}
+
+/// The sidecar from start to end.
+pub async fn run(config: Config) -> Ended {
+    let metrics = match telemetry::install() {
+        Ok(handle) => handle,
+        Err(fault) => return Ended::Refused(vec![format!("set up /metrics: {fault}")]),
+    };
+    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(fault), _) | (_, Err(fault)) => return Ended::Refused(vec![format!("listen for signals: {fault}")]),
+    };
+    let bound = match Bound::bind(&config).await {
+        Ok(bound) => bound,
+        Err(faults) => return Ended::Refused(faults),
+    };
+    let sink = match Sink::build(&config) {
+        Ok(sink) => sink,
+        Err(fault) => return Ended::Refused(vec![fault]),
+    };
+    summary::print(&config, &bound);
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::default();
+    if let Err(fault) = spawn(&config, bound, sink, metrics, &stop, &mut tasks) {
+        return Ended::Refused(vec![fault]);
+    }
+    let early = tokio::select! {
+        name = tasks.ended() => Some(name),
+        () = told(&mut terminate, &mut interrupt) => None,
+    };
+    if let Some(name) = early {
+        error!(task = name, "a task ended that should not have: stopping");
+    } else {
+        info!("told to stop: receiving what is still under way, then flushing");
+    }
+    stop.cancel();
+    let drained = tokio::select! {
+        () = tasks.all() => true,
+        () = tokio::time::sleep(config.run.shutdown_timeout) => false,
+        () = told(&mut terminate, &mut interrupt) => false,
+    };
+    match (early, drained) {
+        (Some(_), _) => Ended::TaskDied,
+        (None, true) => Ended::Drained,
+        (None, false) => {
+            warn!("the drain was cut: what was not sent is lost");
+            Ended::Cut
+        }
+    }
+}
+
+async fn told(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Every task of this process, by name.
+#[derive(Default)]
+struct Tasks {
+    set: JoinSet<&'static str>,
+    names: std::collections::HashMap<tokio::task::Id, &'static str>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = self.set.spawn(async move {
+            task.await;
+            name
+        });
+        self.names.insert(handle.id(), name);
+    }
+
+    /// The name of the next task to end, be it by a panic.
+    async fn ended(&mut self) -> &'static str {
+        match self.set.join_next().await {
+            Some(Ok(name)) => name,
+            Some(Err(fault)) => {
+                let name = self.names.get(&fault.id()).copied().unwrap_or("unknown");
+                error!(task = name, "a task panicked: {fault}");
+                name
+            }
+            None => "none",
+        }
+    }
+
+    async fn all(&mut self) {
+        while !self.set.is_empty() {
+            self.ended().await;
+        }
+    }
+}
+
+/// Where windows and events go.
+enum Sink {
+    Intake(Box<Intake>),
+    Agent(Box<Agent>),
+    None(Discard),
+}
+
+impl Sink {
+    fn build(config: &Config) -> Result<Sink, String> {
+        match &config.output {
+            Output::Intake { .. } => Intake::new(settings::intake(config)).map(|sink| Sink::Intake(Box::new(sink))),
+            Output::Agent(_) => Agent::new(settings::agent(config)).map(|sink| Sink::Agent(Box::new(sink))),
+            Output::None => Ok(Sink::None(Discard::new(wall_clock))),
+        }
+    }
+
+    async fn run(self, input: mpsc::Receiver<pipeline::Outgoing>, status: watch::Sender<Arc<OutputPart>>) {
+        match self {
+            Sink::Intake(sink) => sink.run(input, status).await,
+            Sink::Agent(sink) => sink.run(input, status).await,
+            Sink::None(sink) => sink.run(input, status).await,
+        }
+    }
+}
+
+/// Builds every task with its channels and spawns them.
+fn spawn(
+    config: &Config,
+    bound: Bound,
+    sink: Sink,
+    metrics: PrometheusHandle,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> Result<(), String> {
+    let (batches, batches_in) = mpsc::channel(pipeline::BATCHES);
+    let (outgoing, outgoing_in) = mpsc::channel(pipeline::OUTGOING);
+    let (own, own_in) = mpsc::channel::<Vec<OwnMetric>>(pipeline::OWN_METRICS);
+    let (observations, observations_in) = mpsc::channel(pipeline::OBSERVATIONS);
+    let (findings, findings_in) = mpsc::channel(pipeline::FINDINGS);
+    let (pulls, pulls_in) = mpsc::channel(pipeline::PULLS);
+    let (store, store_in) = mpsc::channel(pipeline::STORE);
+    let (pace, pace_in) = watch::channel(config.watch.interval);
+    let (runtime, runtime_in) = watch::channel(Runtime::default());
+    let (statsd, statsd_part) = watch::channel(Arc::new(StatsdPart::default()));
+    let (output, output_part) = watch::channel(Arc::new(OutputPart::default()));
+    let (watched, watch_part) = watch::channel(Arc::new(WatchPart::default()));
+    let (incidents, incidents_part) = watch::channel(Arc::default());
+
+    let puller = Puller::new(&settings::puller(config))?;
+    let sampler = Sampler::new(settings::sampler(config, &bound, puller.local_port()));
+    let detectors = Detectors::new(settings::detectors(config));
+    let watch_wires =
+        pipeline::watch::Wires { observations: observations_in, pace, own: own.clone(), findings, runtime: runtime_in, part: watched };
+    let watch = pipeline::watch::Watch::new(detectors, config.watch.interval, wall_clock, watch_wires);
+    let wires = investigate::Wires {
+        findings: findings_in,
+        pulls,
+        store: store.clone(),
+        outgoing: outgoing.clone(),
+        own,
+        runtime,
+        incidents,
+    };
+    let who = settings::identity(config, &bound);
+    let investigation = investigate::Investigation::new(settings::plan(config), who, wall_clock, wires);
+    let rollup = settings::rollup(
+        config,
+        Aggregator::new(settings::aggregate(config)),
+        rollup::Wires { batches: batches_in, own: own_in, outgoing, part: statsd },
+    );
+    let about = About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: rfc3339(wall_clock()),
+        degraded: summary::degraded(config),
+    };
+    let parts = Snapshots {
+        statsd: statsd_part,
+        output: output_part,
+        watch: watch_part,
+        incidents: incidents_part,
+        about: Arc::new(about),
+    };
+
+    for source in bound.statsd {
+        tasks.spawn("statsd", source.run(batches.clone(), stop.clone()));
+    }
+    tasks.spawn("sampler", sampler.run(observations, pace_in, stop.clone()));
+    tasks.spawn("puller", puller.run(pulls_in));
+    tasks.spawn("rollup", rollup.run());
+    tasks.spawn("watch", watch.run());
+    tasks.spawn("investigate", investigation.run());
+    tasks.spawn("sink", sink.run(outgoing_in, output));
+    tasks.spawn("store", Store::new(settings::store(config)).run(store_in));
+    tasks.spawn("health", bound.health.run(metrics, stop.clone()));
+    tasks.spawn("page", bound.page.run(parts, store, stop.clone()));
+    Ok(())
+}

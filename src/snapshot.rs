@@ -134,7 +134,7 @@ pub struct DegradedView {
 }
 
 /// One incident, as `/api/incidents` lists it.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct IncidentView {
     pub id: String,
     pub kind: &'static str,
@@ -148,7 +148,7 @@ pub struct IncidentView {
     pub profiles: Vec<ProfileView>,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CulpritView {
     pub function: String,
     pub file: String,
@@ -161,13 +161,13 @@ pub struct CulpritView {
     pub stack: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct EvidenceView {
     pub kind: String,
     pub text: String,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ProfileView {
     pub id: String,
     #[serde(rename = "type")]

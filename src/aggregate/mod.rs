@@ -1,7 +1,25 @@
 //! Contexts, windows, sketches: `record(now, line)` on the hot path, `flush(now)` on the tick. Pure.
 
+mod aggregator;
+mod contexts;
+mod histogram;
+mod identity;
+mod lines;
+mod settings;
 mod sketch;
+mod stats;
+mod sum;
+mod value;
 mod window;
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod model;
+
+pub use aggregator::{Aggregator, Recorded, Taken, TopName, points_in};
+pub use lines::{write_point, write_raw};
+pub use settings::{Aggregate, Counters, Mode, Percentile, Settings};
 pub use sketch::{Bin, Sketch};
+pub use stats::{Reason, Stats};
 pub use window::{Context, Form, Host, Kind, Point, RawSamples, SketchPoint, Window};

@@ -6,17 +6,7 @@
 use std::sync::Arc;
 
 use super::Sketch;
-
-/// The StatsD type of a context.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    Counter,
-    Gauge,
-    Set,
-    Histogram,
-    Timing,
-    Distribution,
-}
+pub use crate::statsd::Kind;
 
 /// Whose host a context belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -4,12 +4,20 @@
 //! source::udp ─────Batch──────▶ rollup ──Outgoing──▶ sink::{intake, agent, none}
 //!                                 ▲ Vec<OwnMetric>         ▲ Outgoing::Urgent
 //! source::sampler ─Observation─▶ watch ──Finding──▶ investigate ──StoreRequest──▶ sink::store
-//!                 ◀──── Pace ────┘                    │  ▲
+//!                 ◀──── Pace ────┘ ◀────Runtime─────  │  ▲
 //!                                         PullRequest ▼  │ PullReply
 //!                                              source::puller
 //! ```
 
+pub mod chart;
+pub mod compare;
 pub mod incident;
+pub mod investigate;
+pub mod ledger;
+pub mod plan;
+pub mod views;
+pub mod watch;
+pub mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -152,6 +160,16 @@ pub struct Degraded {
     pub what: String,
     pub why: String,
     pub fix: String,
+}
+
+/// What the investigation knows of the inside of the app, for the watch's gauges and rules.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Runtime {
+    pub goroutines: Option<u64>,
+    /// In-use bytes of the last heap profile.
+    pub live_heap_bytes: Option<u64>,
+    /// Why there are no profiles, and the line that mends it.
+    pub degraded: Option<Degraded>,
 }
 
 /// How often the sampler looks. The watch sets it; 250 ms when the limit is near.

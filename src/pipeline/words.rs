@@ -42,7 +42,7 @@ pub fn verdict(incident: &Incident, figures: &Figures) -> String {
     }
     let app = clean(&incident.app, 60);
     if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
-        return format!("{app} leaks: {}", naming.sentence);
+        return format!("{app} leaks: {}{}", naming.sentence, outlook(incident, figures));
     }
     let mut text = format!("{app}: {}", growth(incident, figures));
     if let Some(naming) = &incident.naming {
@@ -51,6 +51,18 @@ pub fn verdict(incident: &Incident, figures: &Figures) -> String {
         let _ = write!(text, "; not nameable: {failure}");
     } else {
         text.push_str("; not named yet: profiles are being pulled");
+    }
+    text
+}
+
+/// What the profile cannot know: how many clients are open, and when it ends.
+fn outlook(incident: &Incident, figures: &Figures) -> String {
+    let mut text = String::new();
+    if let Some(clients) = figures.statsd_clients.filter(|_| incident.alerts.contains_key(&AlertKind::ClientLeak)) {
+        let _ = write!(text, "; {clients} StatsD clients are open");
+    }
+    if let Some(left) = figures.time_to_limit {
+        let _ = write!(text, "; limit in about {}", duration(left));
     }
     text
 }

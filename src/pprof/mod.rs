@@ -1,8 +1,20 @@
 //! Profile bytes become a profile, two profiles become what grew and who made it. Pure.
 
+mod delta;
+pub mod diff;
+pub mod flat;
+pub mod goroutines;
+pub mod names;
 pub mod naming;
 mod proto;
 pub mod read;
+mod remedy;
+#[cfg(test)]
+mod testing;
+mod wire;
 
-pub use naming::{Culprit, Naming};
+pub use diff::Growth;
+pub use flat::{Flat, flat};
+pub use goroutines::Groups;
+pub use naming::{Confidence, Culprit, Input, Naming, name};
 pub use read::{Frame, Profile, ReadError, Sample, SampleType};

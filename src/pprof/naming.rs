@@ -1,4 +1,31 @@
-//! The outcome of comparing two profiles: who made what grew, how sure that is, or why nobody can be named.
+//! Comparing two moments of one process: who made what grew, how sure that is, or why nobody can be named.
+//!
+//! The sums come from [`super::diff`] and [`super::goroutines`]; here they are judged and put into words. Growth names, size
+//! does not: the function that leaks holds most of the healthy heap too, so without a baseline nobody is named. Bytes of a
+//! profile are never set against RSS or a limit, because pages that nothing touched count in one and not in the other.
+
+use super::diff::{Growth, Row};
+use super::goroutines::{Group, Groups};
+use super::names;
+use super::read::Profile;
+use super::remedy;
+
+/// Go's sampling period when the profile does not tell, in bytes (`runtime.MemProfileRate`).
+const DEFAULT_PERIOD: i64 = 512 << 10;
+
+/// z² for z = 3. Sampling every `period` bytes leaves an error of about √(bytes × period), so growth below z² × period is
+/// within three standard deviations of nothing: 4.5 MiB at Go's 512 KiB.
+const NOISE: i64 = 9;
+
+/// From this share of the growth on a name may be sure, and from the second on it stands alone.
+const SURE: f64 = 0.6;
+const STANDS_OUT: f64 = 0.3;
+
+/// Fewer more goroutines than this are not named as a leak of their own.
+const MANY_GOROUTINES: i64 = 100;
+
+/// Culprits kept.
+const MAX_CULPRITS: usize = 10;
 
 /// One leaking allocation: the first frame outside runtime and standard library, and the application frame that made it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,6 +42,8 @@ pub struct Culprit {
     pub made_by: String,
     pub made_by_file: String,
     pub made_by_line: i64,
+    /// What `made_by` called to get there: `statsd.New`; empty when it allocated by itself.
+    pub via: String,
     /// Full function names, leaf first.
     pub stack: Vec<String>,
 }
@@ -44,9 +73,450 @@ pub struct Naming {
     pub remedy: Option<&'static str>,
 }
 
+/// What is known of two moments.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The healthy heap.
+    pub base: Option<&'a Profile>,
+    pub now: &'a Profile,
+    /// Goroutines of (base, now), if they were pulled.
+    pub goroutines: Option<(Option<&'a Profile>, &'a Profile)>,
+    /// How much RSS grew between the two.
+    pub rss_growth_bytes: Option<u64>,
+    /// What an earlier difference said; one that agrees makes a name surer.
+    pub previous: Option<&'a Naming>,
+    /// Between base and now; zero or less where it is not known.
+    pub seconds: f64,
+}
+
 impl Naming {
     /// Whether somebody is named, be it among three.
     pub fn is_named(&self) -> bool {
         self.confidence != Confidence::Unknown && !self.culprits.is_empty()
+    }
+}
+
+/// Names the leak, or says why it cannot.
+pub fn name(input: &Input) -> Naming {
+    let groups = input.goroutines.map(|(base, now)| Groups::between(base, now));
+    let case = Case { input, growth: Growth::between(input.base, input.now), groups };
+    let mut naming = case.judge();
+    naming.evidence.extend(case.evidence());
+    naming
+}
+
+/// The sums of one comparison, beside what was asked.
+struct Case<'a> {
+    input: &'a Input<'a>,
+    growth: Growth<'a>,
+    groups: Option<Groups<'a>>,
+}
+
+impl<'a> Case<'a> {
+    fn judge(&self) -> Naming {
+        let Some(base) = self.input.base else { return self.without_base() };
+        if let Some(naming) = self.heap_leak() {
+            return naming;
+        }
+        let why = self.why_not(base);
+        let Some(mut naming) = self.goroutine_leak() else { return unknown(why) };
+        naming.evidence.push(("heap".into(), why));
+        naming
+    }
+
+    /// Without a healthy moment to compare with, the largest holder may be as large in health.
+    fn without_base(&self) -> Naming {
+        let holds = |row: &Row| {
+            let name = names::short(&row.leaf.function);
+            format!("`{name}` holds {} ({})", bytes(row.bytes), percent(self.growth.share(row)))
+        };
+        let holders: Vec<String> = self.growth.rows.iter().filter(|row| row.bytes > 0).take(3).map(holds).collect();
+        let Some(first) = holders.first() else {
+            return unknown("no healthy baseline, and the heap profile is empty".into());
+        };
+        let mut naming = unknown(format!("no healthy baseline: {first} of the heap, but it may do so in health too"));
+        naming.evidence.push(("heap".into(), holders.join(", ")));
+        naming
+    }
+
+    fn heap_leak(&self) -> Option<Naming> {
+        let top = self.growth.rows.first().filter(|row| row.bytes > 0)?;
+        let (share, corroborated) = (self.growth.share(top), self.lockstep_of(top).is_some() || self.agrees(top));
+        let enough = self.growth.net_bytes >= self.floor();
+        if !enough && !(corroborated && top.bytes >= self.floor()) {
+            return None;
+        }
+        let culprits: Vec<Culprit> = self
+            .growth
+            .rows
+            .iter()
+            .filter(|row| row.bytes > 0)
+            .take(MAX_CULPRITS)
+            .map(|row| self.growth.culprit(row))
+            .collect();
+        let confidence = match share {
+            _ if share >= SURE && corroborated && enough && !self.is_outside_heap() => Confidence::High,
+            _ if share >= STANDS_OUT => Confidence::Medium,
+            _ => Confidence::Low,
+        };
+        let sentence = if confidence == Confidence::Low { self.three(&culprits) } else { self.sentence(&culprits[0]) };
+        let remedy = if confidence == Confidence::Low { None } else { remedy::of_heap(self.growth.stack(top)) };
+        Some(Naming { confidence, sentence, culprits, evidence: Vec::new(), remedy })
+    }
+
+    /// "`statsd.newStatsdBuffer` grew 148 MiB (92 % of heap growth) in 40 s, made in `main.handleJob` (main.go:57) via `statsd.New`"
+    fn sentence(&self, it: &Culprit) -> String {
+        let grew = format!(
+            "`{}` grew {} ({} of heap growth){}",
+            it.function,
+            bytes(it.grew_bytes),
+            percent(it.share),
+            self.time()
+        );
+        let place = format!("{}:{}", names::base_name(&it.made_by_file), it.made_by_line);
+        let via = if it.via.is_empty() || it.via == it.function { String::new() } else { format!(" via `{}`", it.via) };
+        match it.made_by.as_str() {
+            "" => grew,
+            owner if owner == it.function => format!("{grew}, at {place}{via}"),
+            owner => format!("{grew}, made in `{owner}` ({place}){via}"),
+        }
+    }
+
+    fn three(&self, culprits: &[Culprit]) -> String {
+        let each = |it: &Culprit| format!("`{}` {}", it.function, percent(it.share));
+        let names: Vec<String> = culprits.iter().take(3).map(each).collect();
+        let of = format!("{} of heap growth{}", bytes(self.growth.grown_bytes), self.time());
+        format!("no single function stands out in {of}: {}", names.join(", "))
+    }
+
+    /// Goroutines that pile up while the heap does not: their stacks are memory that no heap profile shows.
+    fn goroutine_leak(&self) -> Option<Naming> {
+        let (Some((Some(_), _)), Some(groups)) = (self.input.goroutines, &self.groups) else { return None };
+        let lockstep = groups.lockstep();
+        let first = lockstep.first()?;
+        let grew = sum(lockstep);
+        if grew < MANY_GOROUTINES || groups.net < grew / 2 {
+            return None;
+        }
+        let share = grew as f64 / groups.grown as f64;
+        let culprits: Vec<Culprit> = lockstep.iter().take(MAX_CULPRITS).map(|it| it.culprit(groups.grown)).collect();
+        let agrees =
+            self.input.previous.is_some_and(|it| it.is_named() && it.culprits[0].function == culprits[0].function);
+        let confidence = match share {
+            _ if share >= SURE && agrees => Confidence::High,
+            _ if share >= STANDS_OUT => Confidence::Medium,
+            _ => return None,
+        };
+        let waits = first.waits_on().map_or(String::new(), |on| format!(", waiting on {on}"));
+        let sentence = format!(
+            "{grew} more goroutines stand in `{}` ({} of goroutine growth){}{waits}",
+            culprits[0].function,
+            percent(share),
+            self.time()
+        );
+        Some(Naming { confidence, sentence, culprits, evidence: Vec::new(), remedy: remedy::of_goroutine(first) })
+    }
+
+    fn why_not(&self, base: &Profile) -> String {
+        if is_empty(self.input.now) {
+            return "not nameable: the heap profile is empty; does the app sample memory (runtime.MemProfileRate)?"
+                .into();
+        }
+        if self.growth.is_nothing() && same_allocations(base, self.input.now) {
+            return "not nameable yet: no garbage collection between the two profiles".into();
+        }
+        let (net, floor) = (self.growth.net_bytes, bytes(self.floor()));
+        if net <= 0 {
+            return format!("not nameable yet: the heap did not grow ({}; {floor} of growth needed)", signed(net));
+        }
+        format!("not nameable yet: too little growth ({}; {floor} needed)", bytes(net))
+    }
+
+    fn evidence(&self) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        let mut say = |kind: &str, words: String| all.push((kind.to_owned(), words));
+        if let Some(groups) = &self.groups {
+            let compared = self.input.goroutines.is_some_and(|(base, _)| base.is_some());
+            say("goroutines", groups.words(compared).unwrap_or_else(|| "goroutines do not pile up".into()));
+        }
+        if self.input.base.is_none() {
+            return all;
+        }
+        if let Some(top) = self.growth.rows.first().filter(|row| row.bytes >= self.floor()) {
+            if let Some(units) = self.lockstep_of(top).and_then(|groups| groups.first()).map(|group| group.grew) {
+                say("unit", format!("{units} units of about {} of heap each", bytes(top.bytes / units)));
+            }
+            if let Some(module) = names::module(&top.leaf.file) {
+                say("module", module);
+            }
+            if self.agrees(top) {
+                say("agreement", "an earlier difference named the same function".into());
+            }
+        }
+        if let Some(last) = self.growth.rows.last().filter(|row| row.bytes <= -self.floor()) {
+            say("shrank", format!("`{}` {}", names::short(&last.leaf.function), signed(last.bytes)));
+        }
+        if self.is_outside_heap() {
+            say("memory", "most of the growth is outside the Go heap".into());
+        }
+        all
+    }
+
+    /// The lockstep groups, when they run code of a package that stands in the row's stack between leaf and owner.
+    fn lockstep_of(&self, row: &Row) -> Option<&[Group<'a>]> {
+        let (Some((Some(_), _)), Some(groups)) = (self.input.goroutines, &self.groups) else { return None };
+        let packages: Vec<&str> = [Some(row.leaf), row.via, row.owner]
+            .into_iter()
+            .flatten()
+            .filter(|frame| matches!(names::kind(frame), names::Kind::Dependency | names::Kind::App))
+            .map(|frame| names::package(&frame.function))
+            .collect();
+        let lockstep = groups.lockstep();
+        let related =
+            |group: &Group| group.leaf().is_some_and(|leaf| packages.contains(&names::package(&leaf.function)));
+        (!lockstep.is_empty() && lockstep.iter().any(related)).then_some(lockstep)
+    }
+
+    fn agrees(&self, row: &Row) -> bool {
+        let top = self.growth.culprit(row);
+        let same = |it: &Culprit| it.function == top.function && it.made_by == top.made_by;
+        self.input.previous.is_some_and(|naming| naming.is_named() && naming.culprits.first().is_some_and(same))
+    }
+
+    /// Growth of the heap below a third of RSS growth: stacks, cgo, mappings or fragmentation hold the rest.
+    fn is_outside_heap(&self) -> bool {
+        let heap = u64::try_from(self.growth.net_bytes).unwrap_or(0);
+        let least = NOISE.unsigned_abs() * DEFAULT_PERIOD.unsigned_abs();
+        self.input.base.is_some() && self.input.rss_growth_bytes.is_some_and(|rss| rss > least && heap < rss / 3)
+    }
+
+    fn floor(&self) -> i64 {
+        let period = if self.input.now.period > 0 { self.input.now.period } else { DEFAULT_PERIOD };
+        period.saturating_mul(NOISE)
+    }
+
+    fn time(&self) -> String {
+        let seconds = self.input.seconds;
+        match seconds {
+            _ if !(seconds.is_finite() && seconds >= 1.0) => String::new(),
+            _ if seconds < 120.0 => format!(" in {seconds:.0} s"),
+            _ if seconds < 7_200.0 => format!(" in {:.0} min", seconds / 60.0),
+            _ => format!(" in {:.0} h", seconds / 3_600.0),
+        }
+    }
+}
+
+fn unknown(sentence: String) -> Naming {
+    Naming { confidence: Confidence::Unknown, sentence, culprits: Vec::new(), evidence: Vec::new(), remedy: None }
+}
+
+/// A program that never links the memory profiler serves such a profile (golang/go#68136).
+fn is_empty(profile: &Profile) -> bool {
+    profile.samples.iter().all(|sample| sample.values.iter().all(|value| *value == 0))
+}
+
+/// Whether the counts of all that was ever allocated are the same too: they move only with a garbage collection.
+fn same_allocations(base: &Profile, now: &Profile) -> bool {
+    let all = |profile: &Profile| profile.type_index("alloc_space").map(|index| profile.total(index));
+    all(base) == all(now)
+}
+
+fn sum(groups: &[Group]) -> i64 {
+    groups.iter().fold(0_i64, |sum, group| sum.saturating_add(group.grew))
+}
+
+/// `148 MiB`, with a decimal below ten.
+pub(crate) fn bytes(n: i64) -> String {
+    let n = n.unsigned_abs();
+    let (value, unit) = match n {
+        0..=1_023 => return format!("{n} B"),
+        1_024..=1_048_575 => (n as f64 / 1_024.0, "KiB"),
+        1_048_576..=1_073_741_823 => (n as f64 / 1_048_576.0, "MiB"),
+        _ => (n as f64 / 1_073_741_824.0, "GiB"),
+    };
+    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+fn signed(n: i64) -> String {
+    format!("{}{}", if n < 0 { "-" } else { "+" }, bytes(n))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{goroutines, heap};
+    use super::*;
+
+    const MIB: i64 = 1 << 20;
+    const BUFFER: &str = "github.com/DataDog/datadog-go/v5/statsd.newStatsdBuffer /m/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/buffer.go 26";
+    const NEW: &str =
+        "github.com/DataDog/datadog-go/v5/statsd.New /m/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/statsd.go 440";
+    const WATCH: &str = "github.com/DataDog/datadog-go/v5/statsd.(*Client).watch /m/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/statsd.go 500";
+    const FLUSH: &str = "github.com/DataDog/datadog-go/v5/statsd.(*worker).pull /m/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/worker.go 50";
+    const JOB: &str = "main.handleJob /app/main.go 57";
+    const MAIN: &str = "main.main /app/main.go 90";
+    const CACHE: &str = "example.com/shop/cache.(*Cache).Put /app/cache/cache.go 12";
+    const LEAK: &[&str] = &[BUFFER, NEW, JOB, MAIN];
+
+    fn input<'a>(base: &'a Profile, now: &'a Profile) -> Input<'a> {
+        Input { base: Some(base), now, goroutines: None, rss_growth_bytes: None, previous: None, seconds: 40.0 }
+    }
+
+    fn has(naming: &Naming, kind: &str, words: &str) -> bool {
+        naming.evidence.iter().any(|(k, w)| k == kind && w == words)
+    }
+
+    #[test]
+    fn the_leak_of_the_story_is_named_with_its_maker() {
+        let base = heap(&[(LEAK, 8 * MIB)]);
+        let now = heap(&[(LEAK, 156 * MIB), (&[CACHE, MAIN], 13 * MIB)]);
+        let (calm, piled) =
+            (goroutines(&[(&[WATCH], 1), (&[FLUSH], 1)]), goroutines(&[(&[WATCH], 38), (&[FLUSH], 38)]));
+        let naming = name(&Input { goroutines: Some((Some(&calm), &piled)), ..input(&base, &now) });
+        assert_eq!(
+            naming.sentence,
+            "`statsd.newStatsdBuffer` grew 148 MiB (92 % of heap growth) in 40 s, made in `main.handleJob` (main.go:57) via `statsd.New`"
+        );
+        assert_eq!((naming.confidence, naming.is_named()), (Confidence::High, true));
+        assert_eq!(naming.remedy, Some("make one StatsD client at start, reuse it, and close it at shutdown"));
+        assert!(has(&naming, "module", "github.com/DataDog/datadog-go/v5@v5.9.1"));
+        assert!(has(&naming, "unit", "37 units of about 4.0 MiB of heap each"));
+        assert!(has(
+            &naming,
+            "goroutines",
+            "goroutines +74 in 2 groups of equal size (+37 each): statsd.(*Client).watch, statsd.(*worker).pull"
+        ));
+    }
+
+    #[test]
+    fn confidence_follows_share_and_agreement() {
+        let base = heap(&[]);
+        let other: &[&str] = &[CACHE, MAIN];
+        let third: &[&str] = &[MAIN];
+        let fourth: &[&str] = &["main.d /app/d.go 4"];
+        let check = |now: &[(&[&str], i64)], previous: Option<&Naming>, expected: Confidence| {
+            let now = heap(now);
+            let naming = name(&Input { previous, ..input(&base, &now) });
+            assert_eq!(naming.confidence, expected, "{}", naming.sentence);
+            naming
+        };
+        let first = check(&[(LEAK, 60 * MIB), (other, 40 * MIB)], None, Confidence::Medium);
+        check(&[(LEAK, 60 * MIB), (other, 40 * MIB)], Some(&first), Confidence::High);
+        check(&[(LEAK, 59 * MIB), (other, 41 * MIB)], Some(&first), Confidence::Medium);
+        check(&[(LEAK, 40 * MIB), (other, 60 * MIB)], Some(&first), Confidence::Medium);
+        let low = [(LEAK, 29 * MIB), (other, 28 * MIB), (third, 22 * MIB), (fourth, 21 * MIB)];
+        let low = check(&low, None, Confidence::Low);
+        assert_eq!(
+            low.sentence,
+            "no single function stands out in 100 MiB of heap growth in 40 s: `statsd.newStatsdBuffer` 29 %, `cache.(*Cache).Put` 28 %, `main.main` 22 %"
+        );
+        assert_eq!((low.is_named(), low.remedy), (true, None));
+    }
+
+    #[test]
+    fn nobody_is_named_without_reason() {
+        let (small, large) = (heap(&[(LEAK, MIB)]), heap(&[(LEAK, 200 * MIB)]));
+        let grown = heap(&[(LEAK, 2 * MIB + MIB / 5)]);
+        let (moved, empty) = (heap(&[(LEAK, MIB), (&[CACHE, MAIN], 100 * MIB)]), heap(&[]));
+        let cases = [
+            (&small, &grown, "not nameable yet: too little growth (1.2 MiB; 4.5 MiB needed)"),
+            (&small, &small, "not nameable yet: no garbage collection between the two profiles"),
+            (&large, &small, "not nameable yet: the heap did not grow (-199 MiB; 4.5 MiB of growth needed)"),
+            (&large, &moved, "not nameable yet: the heap did not grow (-99 MiB; 4.5 MiB of growth needed)"),
+            (
+                &small,
+                &empty,
+                "not nameable: the heap profile is empty; does the app sample memory (runtime.MemProfileRate)?",
+            ),
+        ];
+        for (base, now, sentence) in cases {
+            let naming = name(&input(base, now));
+            assert_eq!((naming.sentence.as_str(), naming.confidence), (sentence, Confidence::Unknown));
+            assert!(!naming.is_named());
+        }
+    }
+
+    #[test]
+    fn a_leak_hidden_by_a_shrinking_cache_is_named_once_something_agrees() {
+        let base = heap(&[(LEAK, MIB), (&[CACHE, MAIN], 100 * MIB)]);
+        let now = heap(&[(LEAK, 41 * MIB)]);
+        let plain = name(&input(&base, &now));
+        assert!(!plain.is_named());
+        assert!(has(&plain, "shrank", "`cache.(*Cache).Put` -100 MiB"));
+        let earlier = name(&input(&heap(&[]), &heap(&[(LEAK, 40 * MIB)])));
+        let sure = name(&Input { previous: Some(&earlier), ..input(&base, &now) });
+        assert_eq!((sure.confidence, sure.culprits[0].grew_bytes), (Confidence::Medium, 40 * MIB));
+    }
+
+    #[test]
+    fn without_a_baseline_the_holder_is_not_accused() {
+        let now = heap(&[(LEAK, 66 * MIB), (&[CACHE, MAIN], 34 * MIB)]);
+        let naming = name(&Input { base: None, ..input(&now, &now) });
+        assert_eq!(
+            naming.sentence,
+            "no healthy baseline: `statsd.newStatsdBuffer` holds 66 MiB (66 %) of the heap, but it may do so in health too"
+        );
+        assert_eq!((naming.confidence, naming.culprits.len()), (Confidence::Unknown, 0));
+        assert!(has(
+            &naming,
+            "heap",
+            "`statsd.newStatsdBuffer` holds 66 MiB (66 %), `cache.(*Cache).Put` holds 34 MiB (34 %)"
+        ));
+    }
+
+    #[test]
+    fn growth_outside_the_heap_is_told_and_lowers_confidence() {
+        let (base, now) = (heap(&[]), heap(&[(LEAK, 20 * MIB)]));
+        let earlier = name(&input(&base, &now));
+        let with = |rss: i64| {
+            name(&Input { rss_growth_bytes: Some(rss as u64), previous: Some(&earlier), ..input(&base, &now) })
+        };
+        assert_eq!(with(60 * MIB).confidence, Confidence::High);
+        let outside = with(61 * MIB);
+        assert_eq!(outside.confidence, Confidence::Medium);
+        assert!(has(&outside, "memory", "most of the growth is outside the Go heap"));
+    }
+
+    #[test]
+    fn goroutines_that_pile_up_while_the_heap_does_not_are_the_leak() {
+        let flat = heap(&[(LEAK, MIB)]);
+        let stack: &[&str] = &[
+            "runtime.gopark runtime/proc.go 1",
+            "runtime.chansend1 runtime/chan.go 1",
+            "main.leak.func1 /app/main.go 30",
+        ];
+        let (calm, piled) = (goroutines(&[(stack, 10)]), goroutines(&[(stack, 5_010), (&[MAIN], 1)]));
+        let naming = name(&Input { goroutines: Some((Some(&calm), &piled)), ..input(&flat, &flat) });
+        assert_eq!(
+            naming.sentence,
+            "5000 more goroutines stand in `main.leak.func1` (100 % of goroutine growth) in 40 s, waiting on a channel send"
+        );
+        assert_eq!((naming.confidence, naming.culprits[0].grew_bytes), (Confidence::Medium, 5_000 * 2_048));
+        assert_eq!(
+            naming.remedy,
+            Some("let the goroutine end: select on ctx.Done() beside the channel, or close the channel")
+        );
+        assert!(has(&naming, "heap", "not nameable yet: no garbage collection between the two profiles"));
+    }
+
+    #[test]
+    fn the_floor_follows_the_period_of_the_profile() {
+        let (base, mut now) = (heap(&[]), heap(&[(LEAK, MIB)]));
+        assert!(!name(&input(&base, &now)).is_named());
+        now.period = 64 << 10;
+        assert!(name(&input(&base, &now)).is_named());
+    }
+
+    #[test]
+    fn an_allocation_of_the_app_itself_is_at_its_line() {
+        let now = heap(&[(&["bytes.growSlice bytes/buffer.go 9", JOB, MAIN], 20 * MIB)]);
+        let naming = name(&Input { seconds: 0.0, ..input(&heap(&[]), &now) });
+        assert_eq!(
+            naming.sentence,
+            "`main.handleJob` grew 20 MiB (100 % of heap growth), at main.go:57 via `bytes.growSlice`"
+        );
     }
 }

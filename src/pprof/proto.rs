@@ -1,4 +1,6 @@
 //! pprof's protobuf, by hand: the fields that are read, with the numbers of google/pprof's `profile.proto`.
+//!
+//! Labels and mappings are left out on purpose: nothing reads them, and what is not decoded costs no memory.
 
 use prost::Message;
 
@@ -11,24 +13,12 @@ pub struct ValueType {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Label {
-    #[prost(int64, tag = "1")]
-    pub key: i64,
-    #[prost(int64, tag = "2")]
-    pub str: i64,
-    #[prost(int64, tag = "3")]
-    pub num: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
 pub struct Sample {
     /// Leaf first.
     #[prost(uint64, repeated, tag = "1")]
     pub location_id: Vec<u64>,
     #[prost(int64, repeated, tag = "2")]
     pub value: Vec<i64>,
-    #[prost(message, repeated, tag = "3")]
-    pub label: Vec<Label>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -56,12 +46,12 @@ pub struct Function {
     pub id: u64,
     #[prost(int64, tag = "2")]
     pub name: i64,
-    #[prost(int64, tag = "3")]
-    pub system_name: i64,
     #[prost(int64, tag = "4")]
     pub filename: i64,
 }
 
+/// The outermost message, for tests to write; [`super::read`] takes it apart as a stream.
+#[cfg(test)]
 #[derive(Clone, PartialEq, Message)]
 pub struct Profile {
     #[prost(message, repeated, tag = "1")]
@@ -74,16 +64,8 @@ pub struct Profile {
     pub function: Vec<Function>,
     #[prost(string, repeated, tag = "6")]
     pub string_table: Vec<String>,
-    #[prost(int64, tag = "7")]
-    pub drop_frames: i64,
-    #[prost(int64, tag = "8")]
-    pub keep_frames: i64,
     #[prost(int64, tag = "9")]
     pub time_nanos: i64,
-    #[prost(int64, tag = "10")]
-    pub duration_nanos: i64,
-    #[prost(message, optional, tag = "11")]
-    pub period_type: Option<ValueType>,
     #[prost(int64, tag = "12")]
     pub period: i64,
     #[prost(int64, tag = "14")]

@@ -1,16 +1,18 @@
 //! Profile bytes, gzip or plain, become a [`Profile`] of interned frames and stacks.
 //!
-//! The bytes come from the app and may be anything: the inflated size is cut while streaming, every id is checked, and what
-//! does not fit together is an error in words, never a panic. Decoding needs a small multiple of the inflated size, so the
-//! cap on that size is the cap on memory.
+//! The bytes come from the app and may be anything: they are inflated and taken apart as a stream, every id is checked, and
+//! what does not fit together is an error in words, never a panic. The inflated size is capped, and so is, apart from it, the
+//! memory of what is kept: two bytes on the wire can stand for an empty sample, and one location of many inlined frames can be
+//! named by many samples.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 
 use prost::Message;
 
 use super::proto;
+use super::wire::{Field, Wire};
 
 /// How much a profile may inflate to; a Go heap profile of a large service is below 10 MiB.
 pub const MAX_INFLATED: usize = 64 << 20;
@@ -26,6 +28,8 @@ pub enum ReadError {
     Truncated,
     #[error("the profile inflates to more than {} MiB", .0 >> 20)]
     TooLarge(usize),
+    #[error("the profile would take more than {} MiB of memory", .0 >> 20)]
+    TooManyParts(usize),
     #[error("the profile is damaged: {0}")]
     Malformed(&'static str),
 }
@@ -77,6 +81,7 @@ impl Profile {
         self.samples.iter().filter_map(|sample| sample.values.get(index)).fold(0, |sum, v| sum.saturating_add(*v))
     }
 
+    /// Frames of a sample, leaf first.
     pub fn stack<'a>(&'a self, sample: &'a Sample) -> impl DoubleEndedIterator<Item = &'a Frame> {
         sample.stack.iter().map(|index| &self.frames[*index as usize])
     }
@@ -84,157 +89,428 @@ impl Profile {
 
 /// Reads a profile, gzip or plain.
 ///
+/// Memory stays below a quarter of `max_inflated`: at the usual 64 MiB that is 16 MiB, enough for 60,000 stacks of 40 frames.
+///
 /// # Errors
-/// When the bytes are not a profile, are cut, damaged, or inflate beyond `max_inflated`.
+/// When the bytes are not a profile, are cut, damaged, inflate beyond `max_inflated`, or hold more parts than fit in memory.
 pub fn read(bytes: &[u8], max_inflated: usize) -> Result<Profile, ReadError> {
-    let plain = inflate(bytes, max_inflated)?;
-    let wire = proto::Profile::decode(plain.as_slice()).map_err(|_| looks_like(&plain))?;
-    if wire.sample_type.is_empty() || wire.string_table.is_empty() {
-        return Err(looks_like(&plain));
-    }
-    Interner::default().profile(&wire)
-}
-
-fn inflate(bytes: &[u8], max_inflated: usize) -> Result<Vec<u8>, ReadError> {
     if bytes.is_empty() {
         return Err(ReadError::Empty);
     }
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return if bytes.len() > max_inflated { Err(ReadError::TooLarge(max_inflated)) } else { Ok(bytes.to_vec()) };
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        let plain = BufReader::with_capacity(32 << 10, flate2::bufread::MultiGzDecoder::new(bytes));
+        read_plain(Wire::new(plain, max_inflated), max_inflated / 4)
+    } else {
+        read_plain(Wire::new(bytes, max_inflated), max_inflated / 4)
     }
-    let mut plain = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes)
-        .take(max_inflated as u64 + 1)
-        .read_to_end(&mut plain)
-        .map_err(|_| ReadError::Truncated)?;
-    match plain.len() {
-        0 => Err(ReadError::Empty),
-        n if n > max_inflated => Err(ReadError::TooLarge(max_inflated)),
-        _ => Ok(plain),
+}
+
+fn read_plain<R: BufRead>(mut wire: Wire<R>, max_memory: usize) -> Result<Profile, ReadError> {
+    let start = wire.start()?;
+    if start.is_empty() {
+        return Err(ReadError::Empty);
     }
+    let mut parts = Parts { budget: Budget { left: max_memory, whole: max_memory }, ..Parts::default() };
+    let read = parts.collect(&mut wire).and_then(|()| parts.assemble());
+    read.map_err(|error| match error {
+        ReadError::Malformed(_) => looks_like(&start).unwrap_or(error),
+        other => other,
+    })
 }
 
 /// Tells a web page or a text from a damaged profile, because the mend is another one.
-fn looks_like(plain: &[u8]) -> ReadError {
-    let start: Vec<u8> = plain.iter().take(256).map(u8::to_ascii_lowercase).collect();
+fn looks_like(start: &[u8]) -> Option<ReadError> {
     let text = start.iter().all(|byte| (0x20..0x7f).contains(byte) || byte.is_ascii_whitespace());
-    let trimmed = start.trim_ascii_start();
-    if trimmed.starts_with(b"<!doctype") || trimmed.starts_with(b"<html") {
-        ReadError::NotAProfile("a web page")
-    } else if trimmed.starts_with(b"{") {
-        ReadError::NotAProfile("JSON")
+    let trimmed = start.trim_ascii_start().to_ascii_lowercase();
+    let what = if trimmed.starts_with(b"<!doctype") || trimmed.starts_with(b"<html") {
+        "a web page"
+    } else if trimmed.starts_with(b"{") && text {
+        "JSON"
     } else if text {
-        ReadError::NotAProfile("plain text")
+        "plain text"
     } else {
-        ReadError::Malformed("it is not pprof's protobuf")
-    }
+        return None;
+    };
+    Some(ReadError::NotAProfile(what))
 }
 
-/// Turns ids into indices, sharing strings, frames and stacks.
+/// What may still be kept, in bytes. The charges are estimates that lean high.
 #[derive(Default)]
-struct Interner {
-    frames: Vec<Frame>,
-    by_line: HashMap<(u64, i64), u32>,
+struct Budget {
+    left: usize,
+    whole: usize,
 }
 
-impl Interner {
-    fn profile(mut self, wire: &proto::Profile) -> Result<Profile, ReadError> {
-        let strings: Vec<Arc<str>> = wire.string_table.iter().map(|text| Arc::from(text.as_str())).collect();
-        let functions: HashMap<u64, &proto::Function> = wire.function.iter().map(|it| (it.id, it)).collect();
-        let locations = self.locations(wire, &functions, &strings)?;
-        let mut samples = Vec::with_capacity(wire.sample.len());
-        for sample in &wire.sample {
-            samples.push(sample_of(sample, &locations, wire.sample_type.len())?);
+impl Budget {
+    fn charge(&mut self, bytes: usize) -> Result<(), ReadError> {
+        self.left = self.left.checked_sub(bytes).ok_or(ReadError::TooManyParts(self.whole))?;
+        Ok(())
+    }
+}
+
+/// A sample whose locations are not looked up yet: Go writes the string table last.
+struct RawSample {
+    locations: Box<[u32]>,
+    values: Box<[i64]>,
+}
+
+struct RawLocation {
+    address: u64,
+    /// Function id and line, innermost first.
+    lines: Box<[(u64, i64)]>,
+}
+
+/// The parts of a profile in the order they arrive, ids not resolved.
+#[derive(Default)]
+struct Parts {
+    budget: Budget,
+    types: Vec<proto::ValueType>,
+    samples: Vec<RawSample>,
+    /// Location id to its index in `locations`, given at first mention.
+    location_ids: HashMap<u64, u32>,
+    locations: Vec<Option<RawLocation>>,
+    /// Function id to the string indices of name and file.
+    functions: HashMap<u64, (i64, i64)>,
+    strings: Vec<Arc<str>>,
+    default_type: i64,
+    period: i64,
+    time_nanos: i64,
+}
+
+impl Parts {
+    fn collect<R: BufRead>(&mut self, wire: &mut Wire<R>) -> Result<(), ReadError> {
+        let mut sample = proto::Sample::default();
+        while let Some(field) = wire.next(|tag| matches!(tag, 1 | 2 | 4 | 5 | 6))? {
+            match field {
+                Field::Bytes(1, bytes) => self.sample_type(bytes)?,
+                Field::Bytes(2, bytes) => {
+                    sample.clear();
+                    sample.merge(bytes).map_err(|_| ReadError::Malformed("a sample cannot be decoded"))?;
+                    self.sample(&sample)?;
+                }
+                Field::Bytes(4, bytes) => self.location(bytes)?,
+                Field::Bytes(5, bytes) => self.function(bytes)?,
+                Field::Bytes(6, bytes) => self.string(bytes)?,
+                Field::Number(9, value) => self.time_nanos = value.cast_signed(),
+                Field::Number(12, value) => self.period = value.cast_signed(),
+                Field::Number(14, value) => self.default_type = value.cast_signed(),
+                _ => (),
+            }
         }
-        let sample_types = sample_types(wire, &strings)?;
-        let default = string(&strings, wire.default_sample_type)?;
-        let default_type = sample_types.iter().position(|it| *it.name == *default).unwrap_or(sample_types.len() - 1);
-        Ok(Profile {
-            sample_types,
-            samples,
-            frames: self.frames,
-            default_type,
-            period: wire.period,
-            time_nanos: wire.time_nanos,
-        })
+        Ok(())
     }
 
-    /// Location id to its frames, innermost first.
-    fn locations(
-        &mut self,
-        wire: &proto::Profile,
-        functions: &HashMap<u64, &proto::Function>,
-        strings: &[Arc<str>],
-    ) -> Result<HashMap<u64, Vec<u32>>, ReadError> {
-        let mut locations = HashMap::with_capacity(wire.location.len());
-        for location in &wire.location {
-            let mut frames = Vec::with_capacity(location.line.len().max(1));
-            for line in &location.line {
-                frames.push(self.frame(line, functions, strings)?);
-            }
-            if frames.is_empty() {
-                frames.push(self.bare_address(location.address));
-            }
-            locations.insert(location.id, frames);
-        }
-        Ok(locations)
+    fn sample_type(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
+        let kind =
+            proto::ValueType::decode(bytes).map_err(|_| ReadError::Malformed("a sample type cannot be decoded"))?;
+        self.budget.charge(64)?;
+        self.types.push(kind);
+        Ok(())
     }
 
-    fn frame(
-        &mut self,
-        line: &proto::Line,
-        functions: &HashMap<u64, &proto::Function>,
-        strings: &[Arc<str>],
-    ) -> Result<u32, ReadError> {
-        if let Some(index) = self.by_line.get(&(line.function_id, line.line)) {
+    fn sample(&mut self, sample: &proto::Sample) -> Result<(), ReadError> {
+        self.budget.charge(96 + 4 * sample.location_id.len() + 8 * sample.value.len())?;
+        let mut locations = Vec::with_capacity(sample.location_id.len());
+        for id in &sample.location_id {
+            locations.push(self.location_index(*id)?);
+        }
+        self.samples.push(RawSample { locations: locations.into(), values: sample.value.as_slice().into() });
+        Ok(())
+    }
+
+    fn location_index(&mut self, id: u64) -> Result<u32, ReadError> {
+        if let Some(index) = self.location_ids.get(&id) {
             return Ok(*index);
         }
-        let function = functions.get(&line.function_id).ok_or(ReadError::Malformed("a line names no function"))?;
-        let frame = Frame {
-            function: string(strings, function.name)?,
-            file: string(strings, function.filename)?,
-            line: line.line,
-        };
-        Ok(self.keep((line.function_id, line.line), frame))
+        self.budget.charge(96)?;
+        let index = u32::try_from(self.locations.len()).map_err(|_| ReadError::TooManyParts(self.budget.whole))?;
+        self.locations.push(None);
+        self.location_ids.insert(id, index);
+        Ok(index)
+    }
+
+    fn location(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
+        let wire = proto::Location::decode(bytes).map_err(|_| ReadError::Malformed("a location cannot be decoded"))?;
+        self.budget.charge(16 * wire.line.len())?;
+        let lines = wire.line.iter().map(|line| (line.function_id, line.line)).collect();
+        let index = self.location_index(wire.id)?;
+        self.locations[index as usize] = Some(RawLocation { address: wire.address, lines });
+        Ok(())
+    }
+
+    fn function(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
+        let wire = proto::Function::decode(bytes).map_err(|_| ReadError::Malformed("a function cannot be decoded"))?;
+        self.budget.charge(64)?;
+        self.functions.insert(wire.id, (wire.name, wire.filename));
+        Ok(())
+    }
+
+    fn string(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
+        let text = String::from_utf8_lossy(bytes);
+        self.budget.charge(48 + text.len())?;
+        self.strings.push(Arc::from(text));
+        Ok(())
+    }
+
+    fn assemble(&mut self) -> Result<Profile, ReadError> {
+        if self.types.is_empty() || self.strings.is_empty() {
+            return Err(ReadError::Malformed("it names no sample type"));
+        }
+        let sample_types = self.types.iter().map(|it| self.type_of(it)).collect::<Result<Vec<_>, _>>()?;
+        let default = self.text(self.default_type)?;
+        let default_type = sample_types.iter().position(|it| *it.name == *default).unwrap_or(sample_types.len() - 1);
+        let (frames, stacks) = self.resolve()?;
+        let raw = std::mem::take(&mut self.samples);
+        let samples = raw.into_iter().map(|it| self.finish(it, &stacks)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Profile { sample_types, samples, frames, default_type, period: self.period, time_nanos: self.time_nanos })
+    }
+
+    fn type_of(&self, wire: &proto::ValueType) -> Result<SampleType, ReadError> {
+        Ok(SampleType { name: self.text(wire.r#type)?.to_string(), unit: self.text(wire.unit)?.to_string() })
+    }
+
+    fn text(&self, index: i64) -> Result<Arc<str>, ReadError> {
+        let text = usize::try_from(index).ok().and_then(|index| self.strings.get(index));
+        text.cloned().ok_or(ReadError::Malformed("a name is outside the string table"))
+    }
+
+    /// The frames, and for each location its frames by index, innermost first; `None` where a location was only mentioned.
+    #[expect(clippy::type_complexity, reason = "both halves are read on the next line of the only caller")]
+    fn resolve(&mut self) -> Result<(Vec<Frame>, Vec<Option<Box<[u32]>>>), ReadError> {
+        let mut frames = Frames::default();
+        let mut stacks = Vec::with_capacity(self.locations.len());
+        for location in std::mem::take(&mut self.locations) {
+            let Some(location) = location else {
+                stacks.push(None);
+                continue;
+            };
+            let mut stack = Vec::with_capacity(location.lines.len().max(1));
+            for (function, line) in &location.lines {
+                stack.push(self.frame(&mut frames, *function, *line)?);
+            }
+            if stack.is_empty() {
+                stack.push(self.bare_address(&mut frames, location.address)?);
+            }
+            stacks.push(Some(stack.into()));
+        }
+        Ok((frames.list, stacks))
+    }
+
+    fn frame(&mut self, frames: &mut Frames, function: u64, line: i64) -> Result<u32, ReadError> {
+        if let Some(index) = frames.by_line.get(&(function, line)) {
+            return Ok(*index);
+        }
+        let (name, file) = *self.functions.get(&function).ok_or(ReadError::Malformed("a line names no function"))?;
+        self.budget.charge(112)?;
+        let frame = Frame { function: self.text(name)?, file: self.text(file)?, line };
+        Ok(frames.keep((function, line), frame))
     }
 
     /// A location without symbols, as a stripped cgo library leaves it.
-    fn bare_address(&mut self, address: u64) -> u32 {
-        let frame = Frame { function: Arc::from(format!("0x{address:x}")), file: Arc::from(""), line: 0 };
-        self.keep((u64::MAX, i64::from_ne_bytes(address.to_ne_bytes())), frame)
+    fn bare_address(&mut self, frames: &mut Frames, address: u64) -> Result<u32, ReadError> {
+        let key = (u64::MAX, address.cast_signed());
+        if let Some(index) = frames.by_line.get(&key) {
+            return Ok(*index);
+        }
+        self.budget.charge(160)?;
+        Ok(frames.keep(key, Frame { function: Arc::from(format!("0x{address:x}")), file: Arc::from(""), line: 0 }))
     }
 
-    fn keep(&mut self, key: (u64, i64), frame: Frame) -> u32 {
-        let index = *self.by_line.entry(key).or_insert(u32::try_from(self.frames.len()).unwrap_or(u32::MAX));
-        if index as usize == self.frames.len() {
-            self.frames.push(frame);
+    fn finish(&mut self, raw: RawSample, stacks: &[Option<Box<[u32]>>]) -> Result<Sample, ReadError> {
+        if raw.values.len() != self.types.len() {
+            return Err(ReadError::Malformed("a sample has another number of values than the profile has types"));
         }
+        let mut stack = Vec::with_capacity(raw.locations.len());
+        for index in &raw.locations {
+            let frames = stacks[*index as usize].as_ref().ok_or(ReadError::Malformed("a sample names no location"))?;
+            self.budget.charge(4 * (frames.len() - 1))?;
+            stack.extend_from_slice(frames);
+        }
+        Ok(Sample { stack: stack.into(), values: raw.values })
+    }
+}
+
+/// Frames by function id and line, each kept once.
+#[derive(Default)]
+struct Frames {
+    list: Vec<Frame>,
+    by_line: HashMap<(u64, i64), u32>,
+}
+
+impl Frames {
+    fn keep(&mut self, key: (u64, i64), frame: Frame) -> u32 {
+        let index = u32::try_from(self.list.len()).expect("the budget ends long before 2^32 frames");
+        self.list.push(frame);
+        self.by_line.insert(key, index);
         index
     }
 }
 
-fn sample_of(sample: &proto::Sample, locations: &HashMap<u64, Vec<u32>>, types: usize) -> Result<Sample, ReadError> {
-    if sample.value.len() != types {
-        return Err(ReadError::Malformed("a sample has another number of values than the profile has types"));
-    }
-    let mut stack = Vec::with_capacity(sample.location_id.len());
-    for id in &sample.location_id {
-        stack.extend(locations.get(id).ok_or(ReadError::Malformed("a sample names no location"))?);
-    }
-    Ok(Sample { stack: stack.into(), values: sample.value.clone().into() })
-}
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
 
-fn sample_types(wire: &proto::Profile, strings: &[Arc<str>]) -> Result<Vec<SampleType>, ReadError> {
-    let of = |it: &proto::ValueType| {
-        Ok(SampleType { name: string(strings, it.r#type)?.to_string(), unit: string(strings, it.unit)?.to_string() })
-    };
-    wire.sample_type.iter().map(of).collect()
-}
+    use super::*;
 
-fn string(strings: &[Arc<str>], index: i64) -> Result<Arc<str>, ReadError> {
-    usize::try_from(index)
-        .ok()
-        .and_then(|index| strings.get(index))
-        .cloned()
-        .ok_or(ReadError::Malformed("a name is outside the string table"))
+    const CAP: usize = 1 << 20;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    /// Two stacks of three functions, one frame inlined into another.
+    fn wire() -> proto::Profile {
+        let strings = ["", "inuse_space", "bytes", "main.leaf", "main.mid", "main.main", "/app/main.go"];
+        let line = |function_id, line| proto::Line { function_id, line };
+        proto::Profile {
+            sample_type: vec![proto::ValueType { r#type: 1, unit: 2 }],
+            sample: vec![
+                proto::Sample { location_id: vec![7, 9], value: vec![100] },
+                proto::Sample { location_id: vec![9], value: vec![-5] },
+            ],
+            location: vec![
+                proto::Location { id: 7, address: 1, line: vec![line(1, 10), line(2, 20)] },
+                proto::Location { id: 9, address: 2, line: vec![line(3, 30)] },
+            ],
+            function: (1..=3).map(|id| proto::Function { id, name: id as i64 + 2, filename: 6 }).collect(),
+            string_table: strings.map(str::to_owned).to_vec(),
+            time_nanos: 77,
+            period: 512,
+            default_sample_type: 0,
+        }
+    }
+
+    fn check(bytes: &[u8], expected: &str) {
+        let error = read(bytes, CAP).expect_err("these bytes are not a profile");
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn stacks_come_leaf_first_with_inlined_frames_spelled_out() {
+        let profile = read(&gzip(&wire().encode_to_vec()), CAP).unwrap();
+        let names = |at: usize| -> Vec<_> {
+            profile.stack(&profile.samples[at]).map(|it| format!("{}:{}", it.function, it.line)).collect()
+        };
+        assert_eq!(names(0), ["main.leaf:10", "main.mid:20", "main.main:30"]);
+        assert_eq!(names(1), ["main.main:30"]);
+        assert_eq!((profile.total(0), profile.period, profile.time_nanos, profile.frames.len()), (95, 512, 77, 3));
+        assert_eq!(profile.type_index("inuse_space"), Some(0));
+    }
+
+    #[test]
+    fn gzip_and_plain_read_alike_in_any_order_of_fields() {
+        let plain = wire().encode_to_vec();
+        let names = proto::Profile { string_table: wire().string_table, ..Default::default() }.encode_to_vec();
+        let rest = proto::Profile { string_table: Vec::new(), ..wire() }.encode_to_vec();
+        let turned = [names, rest].concat();
+        let of = |bytes: &[u8]| format!("{:?}", read(bytes, CAP).unwrap());
+        assert_eq!(of(&gzip(&plain)), of(&plain));
+        assert_eq!(of(&turned), of(&plain));
+    }
+
+    #[test]
+    fn what_is_not_a_profile_is_told_apart() {
+        check(b"", "the answer is empty");
+        check(&gzip(b""), "the answer is empty");
+        check(b"<!DOCTYPE html><html>", "the answer is a web page, not a profile: is the URL that of net/http/pprof?");
+        check(b"  <html><head>", "the answer is a web page, not a profile: is the URL that of net/http/pprof?");
+        check(b"{\"error\":1}", "the answer is JSON, not a profile: is the URL that of net/http/pprof?");
+        check(b"404 page not found\n", "the answer is plain text, not a profile: is the URL that of net/http/pprof?");
+        check(
+            b"heap profile: 1: 2 [3: 4] @ heap/1048576\n",
+            "the answer is plain text, not a profile: is the URL that of net/http/pprof?",
+        );
+        check(&[0, 1, 2, 3], "the profile is damaged: it is not pprof's protobuf");
+    }
+
+    #[test]
+    fn damage_is_told_in_words() {
+        let damaged = |change: fn(&mut proto::Profile)| {
+            let mut profile = wire();
+            change(&mut profile);
+            profile.encode_to_vec()
+        };
+        check(&damaged(|it| it.sample[0].location_id[0] = 99), "the profile is damaged: a sample names no location");
+        check(&damaged(|it| it.function.truncate(1)), "the profile is damaged: a line names no function");
+        check(&damaged(|it| it.function[0].name = -1), "the profile is damaged: a name is outside the string table");
+        check(&damaged(|it| it.sample_type.clear()), "the profile is damaged: it names no sample type");
+        check(
+            &damaged(|it| it.sample[0].value.push(1)),
+            "the profile is damaged: a sample has another number of values than the profile has types",
+        );
+    }
+
+    #[test]
+    fn a_cut_gzip_stream_is_cut_everywhere() {
+        let whole = gzip(&wire().encode_to_vec());
+        for end in 2..whole.len() {
+            assert_eq!(read(&whole[..end], CAP).unwrap_err(), ReadError::Truncated, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_cut_while_it_inflates() {
+        let mut bomb = wire().encode_to_vec();
+        bomb.extend([0x1a, 0x80, 0x80, 0x80, 0x80, 0x04]);
+        bomb.resize(CAP + 100, 0);
+        assert_eq!(read(&gzip(&bomb), CAP).unwrap_err(), ReadError::TooLarge(CAP));
+        assert_eq!(read(&bomb, CAP).unwrap_err(), ReadError::TooLarge(CAP));
+    }
+
+    #[test]
+    fn many_small_parts_cost_no_more_than_a_quarter_of_the_cap() {
+        for part in [[0x12_u8, 0], [0x0a, 0], [0x22, 0], [0x2a, 0], [0x32, 0]] {
+            let mut bytes = wire().encode_to_vec();
+            bytes.extend(part.repeat(CAP / 4));
+            let error = read(&bytes, CAP);
+            let one_id = matches!(part[0], 0x22 | 0x2a);
+            assert!(matches!(error, Err(ReadError::TooManyParts(n)) if n == CAP / 4) || one_id, "{part:?}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn one_location_of_many_frames_cannot_multiply() {
+        let mut profile = wire();
+        profile.location[0].line = vec![proto::Line { function_id: 1, line: 1 }; 5_000];
+        profile.sample = vec![proto::Sample { location_id: vec![7; 2_000], value: vec![1] }; 10];
+        assert_eq!(read(&profile.encode_to_vec(), CAP).unwrap_err(), ReadError::TooManyParts(CAP / 4));
+    }
+
+    #[test]
+    fn names_that_are_not_text_are_kept_readable() {
+        let mut bytes = proto::Profile { string_table: Vec::new(), ..wire() }.encode_to_vec();
+        for name in [&b""[..], b"inuse_space", b"bytes", b"main.\xff", b"a", b"b", b"c"] {
+            bytes.extend([0x32, name.len() as u8]);
+            bytes.extend(name);
+        }
+        assert_eq!(&*read(&bytes, CAP).unwrap().frames[0].function, "main.\u{fffd}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+            let _ = read(&bytes, CAP);
+            let _ = read(&gzip(&bytes), CAP);
+        }
+
+        #[test]
+        fn a_bent_profile_is_read_or_refused(
+            bends in proptest::collection::vec((0_usize..400, proptest::prelude::any::<u8>()), 1..8),
+        ) {
+            let mut bytes = wire().encode_to_vec();
+            for (at, byte) in bends {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            if let Ok(profile) = read(&bytes, CAP) {
+                let naming = super::super::naming::name(&super::super::naming::Input {
+                    base: None, now: &profile, goroutines: Some((None, &profile)), rss_growth_bytes: None, previous: None, seconds: 1.0,
+                });
+                proptest::prop_assert!(!naming.sentence.is_empty());
+                let _ = super::super::flat::flat(Some(&profile), &profile);
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! * [`cgroup`]: the app's memory cgroup, v1, v2 or both: usage and limit
 //! * [`kill`]: how the target ended
 //! * [`census`]: live StatsD clients and kernel drops from `/proc/net/udp{,6}`
+//! * [`udp`]: raw datagrams in batches
 //! * [`puller`], [`fetch`]: one profile at a time from the app's pprof endpoint
 
 pub mod census;
@@ -18,3 +19,4 @@ pub mod kill;
 pub mod process;
 pub mod puller;
 pub mod sampler;
+pub mod udp;

@@ -1,5 +1,11 @@
 //! The DogStatsD language: bytes become messages, messages become bytes. Pure.
 
+mod event;
+pub mod format;
+mod line;
+mod number;
 mod owned;
 
+pub use event::{parse_check, parse_event};
+pub use line::{Kind, Line, Message, ParseError, lines, parse};
 pub use owned::{AlertType, Event, Priority, ServiceCheck, Status};

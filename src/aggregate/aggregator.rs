@@ -1,0 +1,401 @@
+//! The aggregator: lines in, windows out. It owns the contexts, the open bucket and the running totals.
+//!
+//! One bucket is open at a time. The first sample or flush of a later bucket closes it into `pending`, so a flush that comes
+//! late never mixes two buckets, and nothing but the flush's rhythm depends on the caller's timer. Time is Unix seconds given
+//! with each call; a small step back keeps the open bucket, a large one begins anew.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::contexts::{Class, Contexts, Entry};
+use super::identity::{self, Identity};
+use super::value::{Closing, Sample, sum_form};
+use super::{Kind, Mode, Point, Reason, Settings, Stats, Window};
+use crate::statsd::{self, Event, Line, Message, ServiceCheck};
+
+/// Below it one sample would stand for more than 260 million and fill a sketch with nothing but full bins (saluki's limit).
+const MIN_RATE: f64 = 3.845e-9;
+/// What Datadog accepts: an hour back, ten minutes ahead.
+const OLDEST_SECONDS: f64 = 3600.0;
+const NEWEST_SECONDS: f64 = 600.0;
+/// Zeros for skipped buckets, at most: beyond it (the machine slept) only the last bucket gets them.
+const MAX_ZEROS: usize = 100_000;
+
+/// What became of a metric line. Of a pack in which some values were dropped, what became of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    Aggregated,
+    /// Into an overflow context: sums stay exact, tags are lost.
+    Folded,
+    Dropped(Reason),
+}
+
+/// What became of a raw line.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Taken {
+    Blank,
+    Metric(Recorded),
+    /// For the caller to send on; its tags are already those of a metric.
+    Event(Event),
+    Check(ServiceCheck),
+    Bad(Reason),
+}
+
+/// A metric name with what it costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopName {
+    pub name: String,
+    /// Samples of the contexts that are held now.
+    pub samples: u64,
+    pub contexts: u64,
+}
+
+/// See the module. Everything it holds is bounded by [`Settings::max_contexts`] and [`Settings::max_bytes`].
+#[derive(Debug)]
+pub struct Aggregator {
+    settings: Settings,
+    contexts: Contexts,
+    /// Start of the open bucket; `None` before the first sample.
+    open: Option<i64>,
+    /// The stamp of the last partial flush: the next one must not use it again.
+    last_partial: i64,
+    /// Closed windows and timestamped points that no flush has handed out yet.
+    pending: Window,
+    /// Timestamped points in `pending`; charged to `max_bytes`, because the app decides how many there are.
+    timestamped: usize,
+    stats: Stats,
+    /// The values of the line at hand; kept for its capacity.
+    numbers: Vec<f64>,
+}
+
+/// Points, sketches and raw packs of a window: the unit of `points_flushed`.
+pub fn points_in(window: &Window) -> u64 {
+    (window.points.len() + window.sketches.len() + window.raw.len()) as u64
+}
+
+impl Aggregator {
+    pub fn new(mut settings: Settings) -> Aggregator {
+        settings.interval_seconds = settings.interval_seconds.max(1);
+        Aggregator {
+            settings,
+            contexts: Contexts::default(),
+            open: None,
+            last_partial: i64::MIN,
+            pending: Window::default(),
+            timestamped: 0,
+            stats: Stats::default(),
+            numbers: Vec::new(),
+        }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes one line without its line feed, whatever it holds.
+    pub fn record_line(&mut self, now: f64, line: &[u8]) -> Taken {
+        match statsd::parse(line) {
+            Ok(Message::Metric(line)) => return Taken::Metric(self.record(now, &line)),
+            other => self.take_other(other),
+        }
+    }
+
+    fn take_other(&mut self, parsed: Result<Message<'_>, statsd::ParseError>) -> Taken {
+        self.stats.lines += 1;
+        match parsed {
+            Ok(Message::Event(mut event)) => {
+                self.stats.events += 1;
+                identity::dress(&mut event.tags, &mut event.host, &self.settings);
+                Taken::Event(event)
+            }
+            Ok(Message::Check(mut check)) => {
+                self.stats.checks += 1;
+                identity::dress(&mut check.tags, &mut check.host, &self.settings);
+                Taken::Check(check)
+            }
+            Ok(Message::Blank | Message::Metric(_)) => {
+                self.stats.blank += 1;
+                Taken::Blank
+            }
+            Err(error) => {
+                self.stats.drop(error.into(), 1);
+                Taken::Bad(error.into())
+            }
+        }
+    }
+
+    /// Takes one metric.
+    pub fn record(&mut self, now: f64, line: &Line<'_>) -> Recorded {
+        let mut numbers = std::mem::take(&mut self.numbers);
+        let recorded = self.record_values(now, line, &mut numbers);
+        numbers.truncate(1024);
+        numbers.shrink_to(1024);
+        self.numbers = numbers;
+        recorded
+    }
+
+    fn record_values(&mut self, now: f64, line: &Line<'_>, numbers: &mut Vec<f64>) -> Recorded {
+        self.stats.lines += 1;
+        if line.kind == Kind::Set {
+            numbers.clear();
+            numbers.push(0.0);
+        } else if let Err(error) = line.numbers(numbers) {
+            self.stats.drop(error.into(), 1);
+            return Recorded::Dropped(error.into());
+        }
+        self.stats.metrics += 1;
+        self.stats.samples += numbers.len() as u64;
+        match self.refusal(now, line, numbers) {
+            Some(reason) => {
+                self.stats.drop(reason, numbers.len() as u64);
+                Recorded::Dropped(reason)
+            }
+            None => self.add_values(now, line, numbers),
+        }
+    }
+
+    /// Why the whole line is of no use. Told before a context is created for it.
+    fn refusal(&self, now: f64, line: &Line<'_>, numbers: &[f64]) -> Option<Reason> {
+        if line.rate.is_some_and(|rate| !(MIN_RATE..=1.0).contains(&rate)) {
+            return Some(Reason::Rate);
+        }
+        if !numbers.iter().any(|number| number.is_finite()) {
+            return Some(Reason::Nan);
+        }
+        line.timestamp.filter(|at| !self.may_carry(now, line.kind, *at)).map(|_| Reason::Timestamp)
+    }
+
+    fn may_carry(&self, now: f64, kind: Kind, at: i64) -> bool {
+        let age = now - at as f64;
+        let carries = matches!(kind, Kind::Counter | Kind::Gauge);
+        carries && age >= -NEWEST_SECONDS && (self.settings.historical || age <= OLDEST_SECONDS)
+    }
+
+    fn add_values(&mut self, now: f64, line: &Line<'_>, numbers: &[f64]) -> Recorded {
+        self.roll(now);
+        let slot = self.contexts.find(line, now, &self.settings);
+        let folded = self.contexts.entry(slot).class == Class::Overflow;
+        let mut added = 0;
+        let mut refused = None;
+        let rate = line.rate.unwrap_or(1.0);
+        // A folded count goes into the bucket: with its own second it would overwrite the others of that second.
+        let timestamp = line.timestamp.filter(|_| !folded);
+        let mut items = line.items();
+        for number in numbers {
+            let text = if line.kind == Kind::Set { line.values } else { items.next().unwrap_or_default() };
+            let sample = Sample { number: *number, text, rate };
+            let result = match timestamp {
+                _ if !number.is_finite() => Err(Reason::Nan),
+                Some(at) => self.add_timestamped(slot, *number, at),
+                None => self.add_sample(now, slot, sample),
+            };
+            match result {
+                Ok(()) => added += 1,
+                Err(reason) => {
+                    self.stats.drop(reason, 1);
+                    refused = Some(reason);
+                }
+            }
+        }
+        let entry = self.contexts.entry_mut(slot);
+        entry.samples += added;
+        entry.last_seen = now;
+        if folded {
+            self.stats.overflowed += added;
+        } else {
+            self.stats.aggregated += added;
+        }
+        match refused.filter(|_| added == 0) {
+            Some(reason) => Recorded::Dropped(reason),
+            None if folded => Recorded::Folded,
+            None => Recorded::Aggregated,
+        }
+    }
+
+    fn add_sample(&mut self, now: f64, slot: u32, sample: Sample<'_>) -> Result<(), Reason> {
+        let room = self.room();
+        let entry = self.contexts.entry_mut(slot);
+        let before = entry.value.bytes();
+        entry.value.add(sample, room)?;
+        entry.last_sampled = now;
+        let after = entry.value.bytes();
+        self.contexts.bytes = self.contexts.bytes + after - before;
+        Ok(())
+    }
+
+    /// Past every bucket, as the app said: a gauge as it is, a count as if it were a window's. The rate is not applied, as
+    /// in the Agent.
+    fn add_timestamped(&mut self, slot: u32, number: f64, at: i64) -> Result<(), Reason> {
+        if self.room() < size_of::<Point>() {
+            return Err(Reason::Memory);
+        }
+        let context = Arc::clone(&self.contexts.entry(slot).context);
+        let interval = self.settings.interval_seconds;
+        let counts_here = context.kind == Kind::Counter && self.settings.mode == Mode::Intake;
+        let (form, value) = match context.kind {
+            Kind::Counter => sum_form(number, false, &self.settings),
+            _ => (super::Form::Gauge, number),
+        };
+        let interval_seconds = if counts_here { interval } else { 0 };
+        self.pending.points.push(Point { context, suffix: "", form, value, timestamp: at, interval_seconds });
+        self.timestamped += 1;
+        Ok(())
+    }
+
+    /// Bytes that are left of `max_bytes`.
+    fn room(&self) -> usize {
+        let used = self.contexts.bytes + self.timestamped * size_of::<Point>();
+        self.settings.max_bytes.saturating_sub(used)
+    }
+
+    /// One of our own gauges or counts: no namespace, unified tags, never refused for want of contexts, and in no total of
+    /// what the app sent.
+    pub fn record_own(&mut self, now: f64, name: &'static str, value: f64, count: bool, tag: Option<&str>) {
+        if !value.is_finite() {
+            return;
+        }
+        self.roll(now);
+        let kind = if count { Kind::Counter } else { Kind::Gauge };
+        let identity = Identity::own(kind, name, tag, &self.settings);
+        let slot = self.contexts.find_own(identity, now, &self.settings);
+        self.contexts.entry_mut(slot).last_seen = now;
+        // A sum past the range of f64 is the only refusal that is left, and nobody counts that far.
+        let _ = self.add_sample(now, slot, Sample { number: value, text: b"", rate: 1.0 });
+    }
+
+    /// The cut last line of a datagram was thrown away.
+    pub fn count_truncated(&mut self) {
+        self.stats.drop(Reason::Truncated, 1);
+    }
+
+    /// Closes the buckets that have ended by `now` and hands out everything that is closed.
+    pub fn flush(&mut self, now: f64) -> Window {
+        self.roll(now);
+        self.hand_out()
+    }
+
+    /// The last flush: the open bucket too, stamped with its own second. A bucket's start is no partial flush's stamp, since
+    /// whoever runs next may close the same bucket, and Datadog keeps only the last point of a second.
+    pub fn flush_all(&mut self, now: f64) -> Window {
+        self.roll(now);
+        let stamp = self.partial_stamp(now);
+        self.last_partial = stamp;
+        self.close(stamp, false);
+        self.hand_out()
+    }
+
+    fn partial_stamp(&self, now: f64) -> i64 {
+        let interval = i64::from(self.settings.interval_seconds);
+        let stamp = (now.floor() as i64).max(self.last_partial.saturating_add(1));
+        if interval > 1 && stamp % interval == 0 { stamp.saturating_add(1) } else { stamp }
+    }
+
+    fn hand_out(&mut self) -> Window {
+        self.timestamped = 0;
+        let window = std::mem::take(&mut self.pending);
+        self.stats.points_flushed += points_in(&window);
+        window
+    }
+
+    /// Brings the open bucket up to `now`.
+    fn roll(&mut self, now: f64) {
+        let interval = i64::from(self.settings.interval_seconds);
+        let second = now.floor() as i64;
+        let bucket = second.saturating_sub(second.rem_euclid(interval));
+        let Some(open) = self.open else {
+            self.open = Some(bucket);
+            return;
+        };
+        if bucket > open {
+            self.close(open, true);
+            self.fill_skipped(open.saturating_add(interval), bucket);
+            self.expire(bucket as f64);
+            self.open = Some(bucket);
+        } else if now + NEWEST_SECONDS < open as f64 {
+            self.close(open, true);
+            self.begin_anew(now);
+            self.open = Some(bucket);
+        }
+    }
+
+    fn close(&mut self, stamp: i64, zeros: bool) {
+        let Aggregator { settings, contexts, pending, .. } = self;
+        let mut freed = 0;
+        for entry in contexts.iter_mut() {
+            let zero = zeros && says_zero(entry, stamp, settings);
+            freed += entry.value.bytes();
+            let closing = Closing { stamp, zero, own: entry.class == Class::Own, settings };
+            entry.value.close(&entry.context, closing, pending);
+        }
+        contexts.bytes -= freed;
+    }
+
+    /// No call came in these buckets; idle counters were 0 in them.
+    fn fill_skipped(&mut self, from: i64, to: i64) {
+        let interval = i64::from(self.settings.interval_seconds);
+        let expiry = i64::from(self.settings.counter_expiry_seconds);
+        let to_fill = (to.saturating_sub(from) / interval).min(expiry / interval + 1);
+        let too_many = to_fill.saturating_mul(self.contexts.len() as i64) > MAX_ZEROS as i64;
+        let last = to.saturating_sub(interval);
+        let mut stamp = if too_many { last } else { from };
+        for _ in 0..to_fill {
+            if stamp > last {
+                break;
+            }
+            self.close(stamp, true);
+            stamp = stamp.saturating_add(interval);
+        }
+    }
+
+    /// Forgets what the Agent would: twice the interval after the last sample, counters after their zeros.
+    fn expire(&mut self, bucket: f64) {
+        let short = 2.0 * f64::from(self.settings.interval_seconds);
+        let settings = &self.settings;
+        let expired_before = bucket - short;
+        self.contexts.retain(expired_before - f64::from(settings.counter_expiry_seconds), |entry| {
+            entry.last_seen > expired_before || says_zero(entry, bucket as i64, settings)
+        });
+    }
+
+    /// The clock was set back: what was seen "later" than now would otherwise be kept for as long as the step was.
+    fn begin_anew(&mut self, now: f64) {
+        for entry in self.contexts.iter_mut() {
+            entry.last_seen = entry.last_seen.min(now);
+            entry.last_sampled = entry.last_sampled.min(now);
+        }
+    }
+
+    /// Busiest and most numerous names: the `n` first of either order, busiest first. A pass over all contexts.
+    pub fn top(&self, n: usize) -> Vec<TopName> {
+        let mut by_name: HashMap<&str, (u64, u64)> = HashMap::new();
+        for entry in self.contexts.iter().filter(|entry| entry.class != Class::Own) {
+            let (samples, contexts) = by_name.entry(&entry.context.name).or_default();
+            *samples += entry.samples;
+            *contexts += 1;
+        }
+        let mut names: Vec<(&str, u64, u64)> = by_name.into_iter().map(|(name, (s, c))| (name, s, c)).collect();
+        names.sort_unstable_by_key(|(name, _, contexts)| (std::cmp::Reverse(*contexts), *name));
+        let mut kept: Vec<_> = names.iter().take(n).copied().collect();
+        names.sort_unstable_by_key(|(name, samples, _)| (std::cmp::Reverse(*samples), *name));
+        kept.extend(names.iter().take(n).copied());
+        kept.sort_unstable_by_key(|(name, samples, _)| (std::cmp::Reverse(*samples), *name));
+        kept.dedup();
+        kept.into_iter().map(|(name, samples, contexts)| TopName { name: name.to_owned(), samples, contexts }).collect()
+    }
+
+    /// The running totals, `contexts` and `bytes` as they are now.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            contexts: self.contexts.len() as u64,
+            bytes: (self.contexts.bytes + self.timestamped * size_of::<Point>()) as u64,
+            ..self.stats.clone()
+        }
+    }
+}
+
+/// Whether an idle context is a counter that still reports 0 for the bucket at `stamp`.
+fn says_zero(entry: &Entry, stamp: i64, settings: &Settings) -> bool {
+    let expiry = f64::from(settings.counter_expiry_seconds);
+    let counter = entry.context.kind == Kind::Counter && settings.mode == Mode::Intake;
+    counter && entry.last_sampled + expiry > stamp as f64
+}

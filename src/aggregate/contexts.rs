@@ -1,0 +1,255 @@
+//! The contexts that are held now, and how a line finds its own.
+//!
+//! A line is looked up by its raw bytes first: one hash of name, type and tags as they came. Only a miss splits tags and
+//! looks for the same series under another spelling (tags in another order); the new spelling is then remembered as an
+//! *alias*. Aliases are a cache with a bound, never the truth: without one, a line is found the long way.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::identity::Identity;
+use super::value::Value;
+use super::{Context, Mode, Settings};
+use crate::statsd::Line;
+
+/// Overflow contexts that may have a name of their own; beyond that there is one a type (see `docs/operations.md`).
+const OVERFLOW_NAMES: usize = 256;
+/// What a context costs beside its texts: entry, shared context, two table slots.
+const CONTEXT_BYTES: usize = size_of::<Entry>() + size_of::<Context>() + 32;
+const ALIAS_BYTES: usize = size_of::<Alias>() + 8;
+
+/// Whose a context is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    App,
+    Overflow,
+    Own,
+}
+
+/// A context with what it holds of the open window.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) context: Arc<Context>,
+    pub(super) class: Class,
+    pub(super) value: Value,
+    /// When a sample last came, timestamped ones included.
+    pub(super) last_seen: f64,
+    /// When a sample last went into a window: what zeros are counted from.
+    pub(super) last_sampled: f64,
+    /// Samples since the context was created.
+    pub(super) samples: u64,
+    hash: u64,
+    charge: usize,
+}
+
+#[derive(Debug)]
+struct Alias {
+    key: Box<[u8]>,
+    slot: u32,
+    last_seen: f64,
+}
+
+/// Owned by the aggregator alone. Bounded by `max_contexts`, `max_bytes` and [`OVERFLOW_NAMES`]; our own contexts come from
+/// the catalogue and are few.
+#[derive(Debug, Default)]
+pub(super) struct Contexts {
+    hasher: RandomState,
+    aliases: HashTable<Alias>,
+    by_identity: HashTable<u32>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    /// Contexts of class [`Class::App`]; what `max_contexts` bounds.
+    app: usize,
+    overflow: usize,
+    /// Bytes charged: contexts, aliases, and the values of the open window.
+    pub(super) bytes: usize,
+    /// The line that is looked up, in one piece; kept for its capacity.
+    key: Vec<u8>,
+}
+
+impl Contexts {
+    /// The context of a line, created or folded when it is not known.
+    pub(super) fn find(&mut self, line: &Line<'_>, now: f64, settings: &Settings) -> u32 {
+        let mut key = std::mem::take(&mut self.key);
+        write_key(&mut key, line, settings.mode);
+        let slot = self.find_key(&key, line, now, settings);
+        self.key = key;
+        slot
+    }
+
+    fn find_key(&mut self, key: &[u8], line: &Line<'_>, now: f64, settings: &Settings) -> u32 {
+        let hash = self.hasher.hash_one(key);
+        if let Some(alias) = self.aliases.find_mut(hash, |alias| *alias.key == *key) {
+            alias.last_seen = now;
+            return alias.slot;
+        }
+        let name = String::from_utf8_lossy(line.name);
+        let tags = String::from_utf8_lossy(line.tags);
+        let slot = self.find_or_fold(Identity::of_line(line, &name, &tags, settings), now, settings);
+        if self.entry(slot).class != Class::Overflow {
+            self.remember(key, hash, slot, now, settings);
+        }
+        slot
+    }
+
+    /// The context of one of our own metrics; there is always room for it.
+    pub(super) fn find_own(&mut self, identity: Identity<'_>, now: f64, settings: &Settings) -> u32 {
+        let hash = identity.hash(&self.hasher);
+        self.known(hash, &identity).unwrap_or_else(|| self.create(identity, hash, Class::Own, now, settings))
+    }
+
+    fn find_or_fold(&mut self, identity: Identity<'_>, now: f64, settings: &Settings) -> u32 {
+        let hash = identity.hash(&self.hasher);
+        if let Some(slot) = self.known(hash, &identity) {
+            return slot;
+        }
+        let room = self.bytes + CONTEXT_BYTES + identity.text_bytes() <= settings.max_bytes;
+        if room && self.app < settings.max_contexts {
+            return self.create(identity, hash, Class::App, now, settings);
+        }
+        self.fold(&identity, now, settings)
+    }
+
+    fn fold(&mut self, identity: &Identity<'_>, now: f64, settings: &Settings) -> u32 {
+        let named = identity.overflow(settings);
+        let hash = named.hash(&self.hasher);
+        if let Some(slot) = self.known(hash, &named) {
+            return slot;
+        }
+        if self.overflow < OVERFLOW_NAMES {
+            return self.create(named, hash, Class::Overflow, now, settings);
+        }
+        let unnamed = identity.overflow_of_kind(settings);
+        let hash = unnamed.hash(&self.hasher);
+        self.known(hash, &unnamed).unwrap_or_else(|| self.create(unnamed, hash, Class::Overflow, now, settings))
+    }
+
+    fn known(&self, hash: u64, identity: &Identity<'_>) -> Option<u32> {
+        let is_it = |slot: &u32| identity.is(&self.entry(*slot).context);
+        self.by_identity.find(hash, is_it).copied()
+    }
+
+    fn create(&mut self, identity: Identity<'_>, hash: u64, class: Class, now: f64, settings: &Settings) -> u32 {
+        let charge = CONTEXT_BYTES + identity.text_bytes();
+        let context = Arc::new(identity.into_context());
+        let value = Value::new(context.kind, settings.mode);
+        let entry = Entry {
+            context,
+            class,
+            value,
+            last_seen: now,
+            last_sampled: f64::NEG_INFINITY,
+            samples: 0,
+            hash,
+            charge,
+        };
+        self.bytes += charge;
+        self.app += usize::from(class == Class::App);
+        self.overflow += usize::from(class == Class::Overflow);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            u32::try_from(self.entries.len() - 1).expect("max_bytes allows far fewer contexts than 2^32")
+        });
+        self.entries[slot as usize] = Some(entry);
+        let entries = &self.entries;
+        self.by_identity.insert_unique(hash, slot, |slot| entries[*slot as usize].as_ref().map_or(0, |entry| entry.hash));
+        slot
+    }
+
+    /// Remembers a spelling, unless spellings have become the attack.
+    fn remember(&mut self, key: &[u8], hash: u64, slot: u32, now: f64, settings: &Settings) {
+        let cost = key.len() + ALIAS_BYTES;
+        if self.bytes + cost > settings.max_bytes || self.aliases.len() >= 2 * settings.max_contexts {
+            return;
+        }
+        self.bytes += cost;
+        let alias = Alias { key: key.into(), slot, last_seen: now };
+        let hasher = &self.hasher;
+        self.aliases.insert_unique(hash, alias, |alias| hasher.hash_one(&*alias.key));
+    }
+
+    pub(super) fn entry(&self, slot: u32) -> &Entry {
+        self.entries[slot as usize].as_ref().expect("a slot is forgotten by both tables before it is freed")
+    }
+
+    pub(super) fn entry_mut(&mut self, slot: u32) -> &mut Entry {
+        self.entries[slot as usize].as_mut().expect("a slot is forgotten by both tables before it is freed")
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut().flatten()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_identity.len()
+    }
+
+    /// Forgets the contexts that `keep` does not want, and spellings unused since `aliases_before`; gives memory back.
+    pub(super) fn retain(&mut self, aliases_before: f64, keep: impl Fn(&Entry) -> bool) {
+        for slot in 0..self.entries.len() {
+            if let Some(entry) = self.entries[slot].take_if(|entry| !keep(entry)) {
+                self.forget(slot as u32, &entry);
+            }
+        }
+        let Contexts { aliases, entries, bytes, .. } = self;
+        aliases.retain(|alias| {
+            let kept = alias.last_seen >= aliases_before && entries[alias.slot as usize].is_some();
+            if !kept {
+                *bytes -= alias.key.len() + ALIAS_BYTES;
+            }
+            kept
+        });
+        self.shrink();
+    }
+
+    fn forget(&mut self, slot: u32, entry: &Entry) {
+        if let Ok(place) = self.by_identity.find_entry(entry.hash, |held| *held == slot) {
+            place.remove();
+        }
+        self.bytes -= entry.charge + entry.value.bytes();
+        self.app -= usize::from(entry.class == Class::App);
+        self.overflow -= usize::from(entry.class == Class::Overflow);
+        self.free.push(slot);
+    }
+
+    /// After a flood of short-lived contexts the tables would stay large for ever.
+    fn shrink(&mut self) {
+        let Contexts { hasher, aliases, by_identity, entries, free, .. } = self;
+        if aliases.capacity() > 4 * aliases.len().max(64) {
+            aliases.shrink_to(aliases.len(), |alias| hasher.hash_one(&*alias.key));
+        }
+        while entries.last().is_some_and(Option::is_none) {
+            entries.pop();
+        }
+        if entries.capacity() > 4 * entries.len().max(64) {
+            entries.shrink_to_fit();
+        }
+        free.retain(|slot| (*slot as usize) < entries.len());
+        if by_identity.capacity() > 4 * by_identity.len().max(64) {
+            let hash = |slot: &u32| entries[*slot as usize].as_ref().map_or(0, |entry| entry.hash);
+            by_identity.shrink_to(by_identity.len(), hash);
+        }
+    }
+}
+
+/// Name, tags and type, and the origin where it tells contexts apart. A line feed cannot stand in a line, so it separates.
+fn write_key(key: &mut Vec<u8>, line: &Line<'_>, mode: Mode) {
+    key.clear();
+    key.push(line.kind as u8);
+    key.extend_from_slice(line.name);
+    key.push(b'\n');
+    key.extend_from_slice(line.tags);
+    if mode == Mode::Agent {
+        for field in [line.local, line.external, line.cardinality] {
+            key.push(b'\n');
+            key.extend_from_slice(field);
+        }
+    }
+}

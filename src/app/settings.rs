@@ -1,0 +1,155 @@
+//! From the checked settings of the file to what each part wants to know.
+
+use std::time::Duration;
+
+use crate::aggregate::{self, Aggregator};
+use crate::config::{Config, Counters, Limit, Output};
+use crate::pipeline::words::Identity;
+use crate::pipeline::{plan, rollup, wall_clock};
+use crate::sink::{Proxy, Secret, agent, intake, store};
+use crate::source::{puller, sampler};
+use crate::{detect, page};
+
+use super::bind::Bound;
+
+/// Of the shutdown time, what the sink may use once its input has closed: the sources before it need up to 5 s to fall quiet.
+fn drain(config: &Config) -> Duration {
+    config.run.shutdown_timeout.mul_f64(0.8)
+}
+
+pub(super) fn intake(config: &Config) -> intake::Settings {
+    let Output::Intake { base_url, api_key, api_key_file } = &config.output else {
+        return intake::Settings::new("", Secret::new(""));
+    };
+    let https = config.proxy.https.as_ref().map(|proxy| proxy.expose().to_owned());
+    let defaults = intake::Settings::new(base_url, Secret::new(api_key.expose()));
+    let mut policy = defaults.policy.clone();
+    policy.max_age = config.spool.max_age;
+    intake::Settings {
+        api_key_file: api_key_file.clone(),
+        hostname: config.identity.hostname.clone(),
+        ca_file: config.datadog.ca_file.clone(),
+        proxy: Proxy { https, no: config.proxy.no_proxy.clone() },
+        max_memory: config.spool.max_memory.0,
+        historical: config.datadog.historical,
+        policy,
+        drain: drain(config),
+        ..defaults
+    }
+}
+
+pub(super) fn agent(config: &Config) -> agent::Settings {
+    let address = match &config.output {
+        Output::Agent(address) => address.to_string(),
+        Output::Intake { .. } | Output::None => String::new(),
+    };
+    agent::Settings { spread: config.aggregate.interval / 2, drain: drain(config), ..agent::Settings::new(&address) }
+}
+
+pub(super) fn aggregate(config: &Config) -> aggregate::Settings {
+    let it = &config.aggregate;
+    aggregate::Settings {
+        interval_seconds: u32::try_from(it.interval.as_secs()).unwrap_or(10),
+        max_contexts: it.max_contexts as usize,
+        max_bytes: it.max_bytes.0 as usize,
+        counters: match it.counters {
+            Counters::Rate => aggregate::Counters::Rate,
+            Counters::Count => aggregate::Counters::Count,
+        },
+        counter_expiry_seconds: u32::try_from(it.counter_expiry.as_secs()).unwrap_or(u32::MAX),
+        histogram_aggregates: it.histogram_aggregates.iter().filter_map(|name| aggregate::Aggregate::from_name(name)).collect(),
+        histogram_percentiles: it
+            .histogram_percentiles
+            .iter()
+            .filter_map(|text| aggregate::Percentile::from_fraction(text.parse().ok()?))
+            .collect(),
+        namespace: it.namespace.clone(),
+        namespace_exempt: config.filter.namespace_exempt.clone(),
+        tags: config.identity.tags.clone(),
+        historical: config.datadog.historical,
+        mode: match config.output {
+            Output::Agent(_) => aggregate::Mode::Agent,
+            Output::Intake { .. } | Output::None => aggregate::Mode::Intake,
+        },
+    }
+}
+
+pub(super) fn rollup(config: &Config, aggregator: Aggregator, wires: rollup::Wires) -> rollup::Rollup {
+    rollup::Rollup::new(aggregator, config.aggregate.interval, config.datadog.own_metrics, wall_clock, wires)
+}
+
+pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -> sampler::Settings {
+    sampler::Settings {
+        pid: config.watch.pid,
+        name: config.watch.name.clone(),
+        cmdline: config.watch.cmdline.as_ref().map(|pattern| pattern.regex().clone()),
+        tree: config.watch.tree,
+        interval: config.watch.interval,
+        limit: match config.watch.limit {
+            Limit::Auto => sampler::Limit::Auto,
+            Limit::Fixed(size) => sampler::Limit::Fixed(size.0),
+        },
+        app_memory_limit: config.app_memory_limit.map(|size| size.0),
+        proc: config.watch.proc.clone(),
+        statsd_ports: bound.statsd.iter().map(|source| source.local_addr().port()).collect(),
+        own_socket_inodes: bound.statsd.iter().filter_map(|source| source.inode()).collect(),
+        pprof_port,
+        ..sampler::Settings::default()
+    }
+}
+
+pub(super) fn puller(config: &Config) -> puller::Settings {
+    puller::Settings {
+        url: config.profile.url.base(),
+        allow_hosts: config.profile.allow_hosts.clone(),
+        bearer: config.secrets.profile_bearer.as_ref().map(|secret| secret.expose().to_owned()),
+    }
+}
+
+pub(super) fn detectors(config: &Config) -> detect::Settings {
+    detect::Settings {
+        startup_grace: config.alert.startup_grace,
+        expected: config.alert.expected.map(|size| size.0),
+        ..detect::Settings::default()
+    }
+}
+
+pub(super) fn plan(config: &Config) -> plan::Settings {
+    plan::Settings {
+        baseline_after: config.profile.baseline_after,
+        cooldown: config.profile.cooldown,
+        max_per_hour: config.profile.max_per_hour,
+    }
+}
+
+pub(super) fn store(config: &Config) -> store::Settings {
+    store::Settings {
+        dir: config.profile.dir.clone(),
+        max_size: config.profile.max_size.0,
+        max_files: config.profile.max_files as usize,
+        max_memory: config.profile.max_memory.0,
+    }
+}
+
+pub(super) fn page(config: &Config) -> page::Settings {
+    page::Settings {
+        listen: config.page.listen,
+        hosts: config.page.hosts.clone(),
+        token: config.secrets.page_token.as_ref().map(|token| token.expose().to_owned()),
+    }
+}
+
+pub(super) fn identity(config: &Config, bound: &Bound) -> Identity {
+    let port = bound.page.local_addr().port();
+    let public = config.page.public_url.as_ref();
+    Identity {
+        service: config.datadog.service.clone().unwrap_or_default(),
+        version: config.datadog.version.clone().unwrap_or_default(),
+        tags: config.identity.tags.clone(),
+        pod: config.identity.pod_name.clone(),
+        namespace: config.identity.namespace.clone(),
+        page_url: public.map_or_else(|| format!("http://127.0.0.1:{port}"), |url| url.base()),
+        page_port: port,
+        public_url: public.is_some(),
+    }
+}

@@ -1,0 +1,51 @@
+//! `run`: the sidecar itself.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{EX_CONFIG, logging, settings};
+use crate::app::{self, Ended};
+
+/// Two, whatever the node has: without a CPU limit the runtime would take a thread for each of its cores.
+const WORKERS: usize = 2;
+
+pub fn run(path: Option<&Path>) -> ExitCode {
+    let loaded = match settings(path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if let Err(fault) = logging::init(loaded.config.log.level, loaded.config.log.format) {
+        return failed(&format!("set up the log: {fault}"));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(4)
+        .thread_name("oomwatch")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(fault) => return failed(&format!("start the runtime: {fault}")),
+    };
+    let ended = runtime.block_on(app::run(loaded.config));
+    // A blocking read of /proc that hangs must not hold the exit back.
+    runtime.shutdown_background();
+    match ended {
+        Ended::Drained | Ended::Cut => ExitCode::SUCCESS,
+        Ended::TaskDied => ExitCode::FAILURE,
+        Ended::Refused(faults) => {
+            faults.iter().for_each(|fault| say(fault));
+            ExitCode::from(EX_CONFIG)
+        }
+    }
+}
+
+fn failed(words: &str) -> ExitCode {
+    say(words);
+    ExitCode::FAILURE
+}
+
+fn say(words: &str) {
+    let _closed = writeln!(std::io::stderr(), "oomwatch: {words}");
+}

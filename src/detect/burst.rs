@@ -1,0 +1,135 @@
+//! Memory that reaches its limit within seconds, and memory that stands right under it: the rules that never wait.
+//!
+//! Both look at single readings of the share of the limit in use. What tells a burst from a start-up that loads its data is a
+//! quiet time before it: a process that has stood still once and then runs away is not starting up.
+
+use std::time::Duration;
+
+use super::recent::{Climb, Recent};
+use super::settings::Settings;
+use super::standing::Edge;
+
+/// Standing still: 8 s within 2 % of the limit.
+const QUIET_SECONDS: f64 = 8.0;
+const QUIET_BAND: f64 = 0.02;
+/// A young process that stood still must have filled half, one that never did nine tenths, before a burst is told.
+const YOUNG_SHARE: f64 = 0.5;
+const NEVER_QUIET_SHARE: f64 = 0.9;
+/// A fall by this share is the end of a peak that the process survived.
+const SURVIVED: f64 = 0.06;
+/// New ground is this much above what was survived.
+const NEW_GROUND: f64 = 0.02;
+
+/// Rises so steep that the limit is seconds away.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Burst {
+    edge: Edge,
+    quiet: bool,
+    peak: f64,
+    top: f64,
+}
+
+impl Burst {
+    /// The climb, once for each burst. `recent` holds `share` as its tip already.
+    pub(super) fn step(
+        &mut self,
+        at: Duration,
+        age: Duration,
+        recent: &Recent,
+        share: f64,
+        it: &Settings,
+    ) -> Option<Climb> {
+        self.quiet |= recent.seconds() >= QUIET_SECONDS && recent.band() <= QUIET_BAND;
+        self.top = self.top.max(share);
+        if self.top - share >= SURVIVED {
+            self.peak = self.peak.max(self.top);
+            self.top = share;
+        }
+        let climb = recent.climb().filter(|climb| self.is_burst(age, recent, share, climb, it));
+        let fires = self.edge.step(at, Duration::ZERO, climb.is_some());
+        climb.filter(|_| fires)
+    }
+
+    /// The process has stood still once.
+    pub(super) fn was_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    fn is_burst(&self, age: Duration, recent: &Recent, share: f64, climb: &Climb, it: &Settings) -> bool {
+        let left = (1.0 - share).max(0.0) / climb.per_second();
+        recent.points().len() >= 4
+            && climb.rise >= it.burst_rise
+            && climb.seconds >= 3.0
+            && climb.share_up >= 0.8
+            && left <= it.burst_horizon.as_secs_f64()
+            && share > self.peak + NEW_GROUND
+            && share >= self.least_share(age, it)
+    }
+
+    fn least_share(&self, age: Duration, it: &Settings) -> f64 {
+        match (age < it.startup_grace, self.quiet) {
+            (false, _) => 0.0,
+            (true, true) => YOUNG_SHARE,
+            (true, false) => NEVER_QUIET_SHARE,
+        }
+    }
+}
+
+/// What standing under the limit means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Near {
+    /// Memory grew its way here.
+    Grown,
+    /// It has been about here since it started: a heap of fixed size.
+    Sits,
+}
+
+/// Tells once when memory stands above the bar. A process that comes back alive from a peak raises its own bar a quarter of the
+/// way to the limit: what it survived before, it may survive again.
+#[derive(Clone, Debug)]
+pub(super) struct NearLimit {
+    edge: Edge,
+    bar: f64,
+    peak: f64,
+    /// Lowest floor of the 300 s scale after the first ten minutes, which are start-up whatever the grace is set to.
+    low: Option<f64>,
+    /// Where memory stood when it was told that it sits there: half of the remaining way further, and it does not.
+    sat: Option<f64>,
+}
+
+impl NearLimit {
+    pub(super) fn new(bar: f64) -> NearLimit {
+        NearLimit { edge: Edge::default(), bar, peak: 0.0, low: None, sat: None }
+    }
+
+    /// Takes the floor of a closed 300 s bucket.
+    pub(super) fn settle(&mut self, age: Duration, floor: f64) {
+        if age > Duration::from_secs(600) {
+            self.low = Some(self.low.map_or(floor, |low| low.min(floor)));
+        }
+    }
+
+    pub(super) fn step(&mut self, at: Duration, share: f64, recent: &Recent) -> Option<Near> {
+        if share > self.peak {
+            self.peak = share;
+        } else if self.peak - share >= 0.02 {
+            if self.peak >= self.bar {
+                self.bar = self.peak + 0.25 * (1.0 - self.peak);
+            }
+            self.peak = share;
+        }
+        if self.sat.is_some_and(|sat| share >= sat + 0.5 * (1.0 - sat)) {
+            self.sat = None;
+            return Some(Near::Grown);
+        }
+        if !self.edge.step(at, Duration::from_secs(15), share >= self.bar) {
+            return None;
+        }
+        let grown = match self.low {
+            Some(low) => share - low >= 0.1,
+            None => recent.climb().is_some_and(|climb| climb.rise >= 0.01),
+        };
+        self.sat = (!grown).then_some(share);
+        Some(if grown { Near::Grown } else { Near::Sits })
+    }
+}

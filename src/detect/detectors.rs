@@ -1,0 +1,165 @@
+//! All rules over one target: gives each its part of a reading, and starts anew when the process does.
+
+use std::time::Duration;
+
+use super::clients::Clients;
+use super::count::Count;
+use super::growth::Growth;
+use super::reading::{Change, Detector, Reading, Severity};
+use super::settings::Settings;
+
+/// Where the watch stands, in the API's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// No reading yet, or the process is younger than the start-up grace.
+    #[default]
+    Learning,
+    Quiet,
+    Notice,
+    Warn,
+    Crit,
+}
+
+impl State {
+    pub fn label(self) -> &'static str {
+        match self {
+            State::Learning => "learning",
+            State::Quiet => "quiet",
+            State::Notice => "notice",
+            State::Warn => "warn",
+            State::Crit => "crit",
+        }
+    }
+}
+
+impl From<Severity> for State {
+    fn from(severity: Severity) -> State {
+        match severity {
+            Severity::Notice => State::Notice,
+            Severity::Warn => State::Warn,
+            Severity::Crit => State::Crit,
+        }
+    }
+}
+
+/// What is to be expected of memory, and the worst that stands of any kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outlook {
+    /// Above zero; `None` while memory does not grow.
+    pub slope_bytes_per_second: Option<f64>,
+    /// `None` while memory does not grow.
+    pub time_to_limit: Option<Duration>,
+    pub state: State,
+}
+
+/// Every rule, for one target. Its memory is fixed: under 16 KiB a signal.
+///
+/// Another incarnation is another process: all alerts that stand are told as cleared at its first reading, and every rule starts
+/// anew. Another limit starts the memory rule anew, likewise. A value that could not be read is passed over.
+#[derive(Debug)]
+pub struct Detectors {
+    settings: Settings,
+    life: Option<Life>,
+    limit: Option<u64>,
+    memory: Growth,
+    clients: Clients,
+    goroutines: Count,
+    threads: Count,
+    fds: Count,
+    age: Duration,
+}
+
+/// The process that is watched, and when it was first seen.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    incarnation: u64,
+    seen_at: Duration,
+}
+
+impl Detectors {
+    pub fn new(settings: Settings) -> Detectors {
+        Detectors {
+            life: None,
+            limit: None,
+            memory: Growth::new(settings.clone()),
+            clients: Clients::default(),
+            goroutines: Count::goroutines(),
+            threads: Count::threads(),
+            fds: Count::fds(),
+            age: Duration::ZERO,
+            settings,
+        }
+    }
+
+    pub fn outlook(&self) -> Outlook {
+        let growth = self.memory.outlook();
+        Outlook {
+            slope_bytes_per_second: growth.map(|(per_second, _)| per_second),
+            time_to_limit: growth.and_then(|(_, left)| left),
+            state: self.state(),
+        }
+    }
+
+    fn state(&self) -> State {
+        let standing = [
+            self.memory.severity(),
+            self.clients.severity(),
+            self.goroutines.severity(),
+            self.threads.severity(),
+            self.fds.severity(),
+        ];
+        match standing.into_iter().flatten().max() {
+            Some(severity) => severity.into(),
+            None if self.life.is_none() || self.age < self.settings.startup_grace => State::Learning,
+            None => State::Quiet,
+        }
+    }
+
+    /// Meets the process of this reading: ends everything that was said of another.
+    fn meet(&mut self, reading: &Reading, changes: &mut Vec<Change>) {
+        if self.life.is_none_or(|life| life.incarnation != reading.incarnation) {
+            let at = reading.at;
+            changes.extend(self.memory.end(at));
+            changes.extend(self.clients.end(at));
+            changes.extend([&mut self.goroutines, &mut self.threads, &mut self.fds].into_iter().filter_map(|it| it.end(at)));
+            *self = Detectors::new(self.settings.clone());
+            self.life = Some(Life { incarnation: reading.incarnation, seen_at: at });
+        }
+        let seen_at = self.life.map_or(reading.at, |life| life.seen_at);
+        self.age = reading.age.unwrap_or_else(|| reading.at.saturating_sub(seen_at));
+    }
+
+    fn observe_memory(&mut self, reading: &Reading, changes: &mut Vec<Change>) {
+        let Some(limit) = reading.limit_bytes.filter(|limit| *limit > 0) else { return };
+        if self.limit.replace(limit).is_some_and(|before| before != limit) {
+            changes.extend(self.memory.end(reading.at));
+            self.memory = Growth::new(self.settings.clone());
+        }
+        if let Some(memory) = reading.memory_bytes {
+            changes.extend(self.memory.observe(reading.at, self.age, memory, limit));
+        }
+    }
+
+    fn observe_counts(&mut self, reading: &Reading, changes: &mut Vec<Change>) {
+        let (at, age, settings) = (reading.at, self.age, &self.settings);
+        let clients = reading.statsd_clients;
+        changes.extend(clients.and_then(|count| self.clients.observe(at, age, count, settings)));
+        for (rule, count, limit) in [
+            (&mut self.goroutines, reading.goroutines, None),
+            (&mut self.threads, reading.threads, None),
+            (&mut self.fds, reading.fds, reading.fd_limit),
+        ] {
+            changes.extend(count.and_then(|count| rule.observe(at, age, count, limit, settings)));
+        }
+    }
+}
+
+impl Detector for Detectors {
+    fn observe(&mut self, reading: &Reading) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.meet(reading, &mut changes);
+        self.observe_memory(reading, &mut changes);
+        self.observe_counts(reading, &mut changes);
+        changes
+    }
+}

@@ -1,0 +1,321 @@
+//! The memory rule: growth of the floor on six time scales, projected on the ceiling; bursts; standing right under the limit.
+//!
+//! Memory is taken as a share of its limit. A trend alone is no alarm (on the trace suite that is eight false ones a day): what
+//! makes a leak is that it does not come back, does not slow down, and would reach the limit within about the time it was seen
+//! to grow. The nearer the limit, the less proof is asked.
+//!
+//! Missing: without a limit there is nothing to project on, so memory stays silent then; the counts still speak.
+
+use std::time::Duration;
+
+use super::burst::{Burst, Near, NearLimit};
+use super::reading::{Alert, AlertKind, Change, Severity};
+use super::recent::{Climb, Recent};
+use super::scale::{Scale, Trend};
+use super::settings::Settings;
+use super::standing::Standing;
+use super::words;
+
+/// Width in seconds and name of each scale. With 32 buckets they span 96 s, 5 min, 32 min, 2.7 h, 10.7 h and 43 h.
+const SCALES: [(u64, &str); 6] = [
+    (3, "trend_3s"),
+    (10, "trend_10s"),
+    (60, "trend_60s"),
+    (300, "trend_300s"),
+    (1_200, "trend_1200s"),
+    (4_800, "trend_4800s"),
+];
+/// What counts as coming back down, and what as new ground above it.
+const DROP: f64 = 0.03;
+const NEW_GROUND: f64 = 0.02;
+/// An alert is over when memory is this far below where it was told.
+const CLEAR_BELOW: f64 = 0.1;
+/// The same severity is told again at most this often: another scale may read half the time from the same hill.
+const RETELL: Duration = Duration::from_secs(3_600);
+/// On the scales of seconds, where a warning comes a minute ahead and not hours, lead is worth more than proof: memory is taken
+/// to stand this much nearer to its limit.
+const HASTE: f64 = 0.15;
+/// Closes in a row that must agree.
+const CLOSES: u32 = 2;
+/// Above this share a standstill is no all-clear: a soft memory limit holds a leak flat until it cannot.
+const HELD_SHARE: f64 = 0.8;
+
+/// One scale and what it said last.
+#[derive(Clone, Debug)]
+struct Level {
+    scale: Scale,
+    rule: &'static str,
+    trend: Option<Trend>,
+    warns: u32,
+    notices: u32,
+}
+
+/// How far memory stands, of what.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    at: Duration,
+    age: Duration,
+    memory: f64,
+    limit: f64,
+}
+
+impl Now {
+    fn share(&self) -> f64 {
+        self.memory / self.limit
+    }
+}
+
+/// What was warned of last, kept when the alert is cleared: the same growth is not told twice.
+#[derive(Clone, Copy, Debug)]
+struct Warned {
+    at: Duration,
+    seconds_left: f64,
+    share: f64,
+}
+
+/// What a standing alert is measured against.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    share: f64,
+    /// When growth was last seen, and how long a standstill must last to end the alert.
+    grew_at: Duration,
+    patience: Duration,
+}
+
+/// The rule for one process under one limit. About 4 KiB, whatever comes.
+#[derive(Clone, Debug)]
+pub struct Growth {
+    settings: Settings,
+    levels: [Level; 6],
+    recent: Recent,
+    burst: Burst,
+    near: NearLimit,
+    standing: Standing,
+    warned: Option<Warned>,
+    told: Option<Told>,
+    now: Option<Now>,
+}
+
+impl Growth {
+    pub fn new(settings: Settings) -> Growth {
+        let level = |(seconds, rule)| Level {
+            scale: Scale::new(Duration::from_secs(seconds), DROP),
+            rule,
+            trend: None,
+            warns: 0,
+            notices: 0,
+        };
+        Growth {
+            levels: SCALES.map(level),
+            recent: Recent::default(),
+            burst: Burst::default(),
+            near: NearLimit::new(settings.near_limit),
+            standing: Standing::none(AlertKind::MemoryGrowth),
+            warned: None,
+            told: None,
+            now: None,
+            settings,
+        }
+    }
+
+    /// Takes the bytes in use under a limit above zero, from a process of this age.
+    pub fn observe(&mut self, at: Duration, age: Duration, memory: u64, limit: u64) -> Vec<Change> {
+        let now = Now { at, age, memory: memory as f64, limit: limit.max(1) as f64 };
+        self.now = Some(now);
+        self.recent.push(at, now.share());
+        let mut changes = Vec::new();
+        changes.extend(self.look_for_burst(&now));
+        changes.extend(self.look_near_limit(&now));
+        for index in 0..self.levels.len() {
+            if self.levels[index].scale.push(at, now.share()) {
+                self.judge(index, &now, &mut changes);
+            } else if self.levels[index].scale.last_floor().is_none() {
+                self.levels[index].trend = None;
+            }
+        }
+        changes.extend(self.look_for_the_end(&now));
+        changes
+    }
+
+    /// Growth in bytes per second and the time to the limit, where memory grows: by the finest scale that shows it, else by the
+    /// last 20 s, which a young process has only.
+    pub fn outlook(&self) -> Option<(f64, Option<Duration>)> {
+        let now = self.now?;
+        let by_trend = self.levels.iter().find_map(|level| level.trend).map(|trend| (trend.per_second, trend.ceiling));
+        let (per_second, ceiling) = by_trend.or_else(|| self.short_climb().map(|climb| (climb.per_second(), 0.0)))?;
+        let room = (1.0 - ceiling.max(now.share())) * now.limit;
+        Some((per_second * now.limit, words::time_left(room, per_second * now.limit)))
+    }
+
+    pub fn severity(&self) -> Option<Severity> {
+        self.standing.severity()
+    }
+
+    /// Ends the alert, if one stands, because its subject is gone.
+    pub fn end(&mut self, at: Duration) -> Option<Change> {
+        self.standing.clear(at)
+    }
+
+    /// A rise of 2 % of the limit over at least 8 s, most steps up and still going: what a trend will be once it is old enough.
+    fn short_climb(&self) -> Option<Climb> {
+        let climb = self.recent.climb()?;
+        let sustained = climb.seconds >= 8.0 && climb.rise >= 0.02 && climb.share_up >= 0.7 && climb.late_share >= 0.3;
+        sustained.then_some(climb)
+    }
+
+    fn look_for_burst(&mut self, now: &Now) -> Option<Change> {
+        let climb = self.burst.step(now.at, now.age, &self.recent, now.share(), &self.settings)?;
+        let rise = climb.rise * now.limit;
+        let evidence = format!(
+            "rose {} in {}, nearly every reading higher, {} of {}",
+            words::size(rise),
+            words::span(climb.seconds),
+            words::size(now.memory),
+            words::size(now.limit)
+        );
+        self.tell(now, "burst", Severity::Crit, climb.per_second(), now.share(), 20.0, evidence, false)
+    }
+
+    fn look_near_limit(&mut self, now: &Now) -> Option<Change> {
+        let near = self.near.step(now.at, now.share(), &self.recent)?;
+        let (severity, how) = match near {
+            Near::Grown => (Severity::Crit, "having grown there"),
+            Near::Sits => (Severity::Notice, "where it has been since it started"),
+        };
+        let evidence = format!(
+            "stands at {:.0} % of the limit, {how}: {} of {}",
+            now.share() * 100.0,
+            words::size(now.memory),
+            words::size(now.limit)
+        );
+        let per_second = self.levels.iter().find_map(|level| level.trend).map_or(0.0, |trend| trend.per_second);
+        self.tell(now, "near_limit", severity, per_second, now.share(), 15.0, evidence, false)
+    }
+
+    /// A bucket of this scale closed: does it show growth, and how soon is the limit reached?
+    fn judge(&mut self, index: usize, now: &Now, changes: &mut Vec<Change>) {
+        let level = &mut self.levels[index];
+        if level.scale.width() == Duration::from_secs(300)
+            && let Some(floor) = level.scale.last_floor()
+        {
+            self.near.settle(now.age, floor);
+        }
+        level.trend = level.scale.trend(self.settings.min_rise);
+        let Some(trend) = level.trend.filter(|trend| trend.floor > level.scale.recovered() + NEW_GROUND) else {
+            (level.warns, level.notices) = (0, 0);
+            return;
+        };
+        let left = (1.0 - trend.ceiling).max(0.0) / trend.per_second;
+        let fast = level.scale.width() < Duration::from_secs(60);
+        let haste = if fast { HASTE } else { 0.0 };
+        let starting = now.age < self.settings.startup_grace && !self.burst.was_quiet();
+        let waits = if fast { starting } else { now.age < self.settings.startup_grace };
+        let warns = left <= self.settings.horizon(trend.ceiling + haste) * trend.span && !waits;
+        let notices = left <= self.settings.horizon_notice * trend.span;
+        level.warns = if warns { level.warns + 1 } else { 0 };
+        level.notices = if notices { level.notices + 1 } else { 0 };
+        let (warns, notices, rule) = (level.warns >= CLOSES, level.notices >= CLOSES, level.rule);
+        if let Some(told) = &mut self.told {
+            told.grew_at = now.at;
+        }
+        if notices && !warns && self.standing.severity().is_none() {
+            changes.extend(self.tell_trend(now, rule, Severity::Notice, &trend, false));
+        }
+        if warns {
+            changes.extend(self.warn(now, rule, &trend, left));
+        }
+    }
+
+    /// A warning; critical when the limit is near; told again when the time to it has halved.
+    fn warn(&mut self, now: &Now, rule: &'static str, trend: &Trend, left: f64) -> Option<Change> {
+        let near = left <= self.settings.crit_horizon.as_secs_f64();
+        let severity = if near { Severity::Crit } else { Severity::Warn };
+        if self.is_expected(now) {
+            return self.tell_trend(now, rule, Severity::Notice, trend, false);
+        }
+        // Another scale may read half the time from the same hill: worse is only what also stands higher.
+        let severer = self.standing.severity().is_some_and(|stands| stands >= Severity::Warn && severity > stands);
+        let told = self.warned.is_some_and(|warned| !self.is_news(&warned, now, left));
+        if told && !severer {
+            return None;
+        }
+        self.tell_trend(now, rule, severity, trend, !told)
+    }
+
+    /// Whether growth that was warned of is worth another word: its time has halved, or it was over and is well above by now.
+    fn is_news(&self, warned: &Warned, now: &Now, left: f64) -> bool {
+        match self.standing.severity() {
+            Some(_) => left < 0.5 * warned.seconds_left && now.at.saturating_sub(warned.at) >= RETELL,
+            None => left < 0.5 * warned.seconds_left || now.share() > warned.share + self.settings.min_rise,
+        }
+    }
+
+    fn tell_trend(&mut self, now: &Now, rule: &'static str, severity: Severity, trend: &Trend, again: bool) -> Option<Change> {
+        let evidence = format!(
+            "rose {} in {}, floor and ceiling alike, {} of {}",
+            words::size(trend.rise * now.limit),
+            words::span(trend.span),
+            words::size(now.memory),
+            words::size(now.limit)
+        );
+        self.tell(now, rule, severity, trend.per_second, trend.ceiling, trend.span, evidence, again)
+    }
+
+    fn is_expected(&self, now: &Now) -> bool {
+        self.settings.expected.is_some_and(|expected| now.memory <= expected as f64)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one alert, named where they are put together")]
+    fn tell(
+        &mut self,
+        now: &Now,
+        rule: &'static str,
+        severity: Severity,
+        per_second: f64,
+        ceiling: f64,
+        span: f64,
+        evidence: String,
+        again: bool,
+    ) -> Option<Change> {
+        let severity = if self.is_expected(now) { Severity::Notice } else { severity };
+        let per_second = per_second * now.limit;
+        let room = (1.0 - ceiling.max(now.share())) * now.limit;
+        let alert = Alert {
+            kind: AlertKind::MemoryGrowth,
+            severity,
+            rule,
+            at: now.at,
+            per_second,
+            time_to_limit: words::time_left(room, per_second),
+            evidence,
+        };
+        let left = alert.time_to_limit;
+        let change = self.standing.raise(alert, again)?;
+        if severity >= Severity::Warn {
+            let seconds_left = left.map_or(f64::INFINITY, |left| left.as_secs_f64());
+            self.warned = Some(Warned { at: now.at, seconds_left, share: now.share() });
+        }
+        let patience = Duration::from_secs_f64(span.max(600.0));
+        self.told = Some(Told { share: now.share(), grew_at: now.at, patience });
+        Some(change)
+    }
+
+    /// It is over when memory fell well below where it was told, or has stood still for as long as it was seen to grow.
+    fn look_for_the_end(&mut self, now: &Now) -> Option<Change> {
+        if self.warned.is_some_and(|warned| now.share() < warned.share - CLEAR_BELOW) {
+            self.warned = None;
+        }
+        let told = self.told.as_mut()?;
+        if now.share() > told.share + NEW_GROUND {
+            // Growth that is too slow or too jumpy for a trend keeps the alert alive all the same.
+            (told.share, told.grew_at) = (now.share(), now.at);
+        }
+        let fell = now.share() < told.share - CLEAR_BELOW;
+        let stands_still = now.share() < HELD_SHARE && now.at.saturating_sub(told.grew_at) > told.patience;
+        if !fell && !stands_still {
+            return None;
+        }
+        self.told = None;
+        self.standing.clear(now.at)
+    }
+}

@@ -1,0 +1,219 @@
+//! The task that turns readings into alerts, gauges and the chart.
+//!
+//! It owns the detectors and the history behind the page. It asks nobody anything: readings come in, findings go out, and the
+//! sampler is told only how often to look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::chart::Chart;
+use super::{
+    Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock,
+};
+use crate::detect::{Detector, Detectors, Outlook, Reading, State};
+use crate::snapshot::{DegradedView, MemoryView, TargetView, WatchPart};
+use crate::telemetry::{self, Metric};
+
+/// How often to look when the limit is near: at 100 MiB/s a second is the difference between evidence and none.
+const NEAR: Duration = Duration::from_millis(250);
+
+/// The limit is near when it is this close in time or in share.
+const NEAR_TIME: Duration = Duration::from_secs(60);
+const NEAR_SHARE: f64 = 0.8;
+
+/// The channels of the watch.
+#[derive(Debug)]
+pub struct Wires {
+    pub observations: mpsc::Receiver<Observation>,
+    pub pace: watch::Sender<Pace>,
+    pub own: mpsc::Sender<Vec<OwnMetric>>,
+    pub findings: mpsc::Sender<Finding>,
+    pub runtime: watch::Receiver<Runtime>,
+    pub part: watch::Sender<Arc<WatchPart>>,
+}
+
+/// The task's state; every field belongs to it alone.
+#[derive(Debug)]
+pub struct Watch {
+    wires: Wires,
+    clock: WallClock,
+    detectors: Detectors,
+    /// The interval of the settings, when nothing is near.
+    interval: Duration,
+    chart: Chart,
+    target: Option<Target>,
+    /// What the kernel had dropped at the reading before; it only grows while our sockets live.
+    kernel_drops: u64,
+}
+
+impl Watch {
+    pub fn new(detectors: Detectors, interval: Duration, clock: WallClock, wires: Wires) -> Watch {
+        Watch { wires, clock, detectors, interval, chart: Chart::default(), target: None, kernel_drops: 0 }
+    }
+
+    /// Runs until the sampler has ended.
+    pub async fn run(mut self) {
+        while let Some(observation) = self.wires.observations.recv().await {
+            let runtime = self.wires.runtime.borrow_and_update().clone();
+            self.observe(observation, &runtime).await;
+        }
+    }
+
+    async fn observe(&mut self, mut seen: Observation, runtime: &Runtime) {
+        let mut own = Vec::new();
+        if let Some(gone) = seen.gone {
+            self.vanished(gone, &mut own).await;
+        }
+        if seen.target.is_some() && seen.target != self.target {
+            self.appeared(&seen, &mut own).await;
+        }
+        seen.reading.goroutines = runtime.goroutines.filter(|_| self.target.is_some());
+        seen.reading.live_heap_bytes = runtime.live_heap_bytes.filter(|_| self.target.is_some());
+        if self.target.is_some() {
+            self.judge(&seen).await;
+        }
+        self.set_pace(&seen.reading);
+        gauges(&seen, self.detectors.outlook(), &mut own);
+        self.kernel_drops(seen.census.kernel_drops, &mut own);
+        // A full queue skips this reading's gauges; the next brings newer ones.
+        let _full = self.wires.own.try_send(own);
+        self.publish(&seen, runtime);
+    }
+
+    async fn vanished(&mut self, gone: Gone, own: &mut Vec<OwnMetric>) {
+        if self.target.take().is_none() {
+            return;
+        }
+        if gone == Gone::OomKilled {
+            count(&telemetry::APP_OOM_KILLS, own);
+        }
+        let _closed = self.wires.findings.send(Finding::Vanished(gone)).await;
+    }
+
+    async fn appeared(&mut self, seen: &Observation, own: &mut Vec<OwnMetric>) {
+        let Some(target) = seen.target.clone() else { return };
+        if self.chart.has_seen_another(target.incarnation) {
+            count(&telemetry::APP_RESTARTS, own);
+        }
+        if self.target.take().is_some() {
+            let _closed = self.wires.findings.send(Finding::Vanished(Gone::Ended)).await;
+        }
+        self.target = Some(target.clone());
+        let _closed = self.wires.findings.send(Finding::Appeared(target)).await;
+    }
+
+    /// Figures go first: the sentence of an alert quotes those of its own reading.
+    async fn judge(&mut self, seen: &Observation) {
+        let changes = self.detectors.observe(&seen.reading);
+        let figures = figures(seen, self.detectors.outlook());
+        let _closed = self.wires.findings.send(Finding::Figures(figures)).await;
+        for change in changes {
+            let _closed = self.wires.findings.send(Finding::Alert(change)).await;
+        }
+    }
+
+    fn set_pace(&self, reading: &Reading) {
+        let outlook = self.detectors.outlook();
+        let soon = outlook.time_to_limit.is_some_and(|left| left < NEAR_TIME);
+        let share = reading.memory_bytes.zip(reading.limit_bytes).map_or(0.0, |(memory, limit)| memory as f64 / limit as f64);
+        let pace = if soon || share > NEAR_SHARE { NEAR.min(self.interval) } else { self.interval };
+        self.wires.pace.send_if_modified(|now| std::mem::replace(now, pace) != pace);
+    }
+
+    fn kernel_drops(&mut self, total: u64, own: &mut Vec<OwnMetric>) {
+        let new = total.saturating_sub(self.kernel_drops);
+        self.kernel_drops = total;
+        if new > 0 {
+            telemetry::count(&telemetry::DROPPED, Some("kernel_rcvbuf")).increment(new);
+            let tag = Some("reason:kernel_rcvbuf".to_owned());
+            own.push(OwnMetric { name: telemetry::DROPPED.name, value: new as f64, count: true, tag });
+        }
+    }
+
+    fn publish(&mut self, seen: &Observation, runtime: &Runtime) {
+        let outlook = self.detectors.outlook();
+        if self.target.is_some() {
+            self.chart.push((self.clock)(), seen);
+        }
+        let degraded = seen.degraded.iter().chain(&runtime.degraded).map(degraded).collect();
+        let part = WatchPart {
+            target: self.target.as_ref().map(|target| TargetView {
+                pid: target.pid,
+                name: target.name.clone(),
+                rule: target.rule.clone(),
+            }),
+            memory: memory(seen, outlook),
+            statsd_clients: seen.census.clients,
+            degraded,
+            readings: self.chart.points(),
+        };
+        self.wires.part.send_replace(Arc::new(part));
+    }
+}
+
+fn figures(seen: &Observation, outlook: Outlook) -> Figures {
+    let reading = &seen.reading;
+    Figures {
+        memory_bytes: reading.memory_bytes.or(seen.rss_bytes).unwrap_or(0),
+        rss_bytes: seen.rss_bytes.unwrap_or(0),
+        limit_bytes: reading.limit_bytes,
+        slope_bytes_per_second: outlook.slope_bytes_per_second,
+        time_to_limit: outlook.time_to_limit,
+        statsd_clients: reading.statsd_clients,
+        client_uid: seen.census.uid,
+        threads: reading.threads,
+        fds: reading.fds,
+        goroutines: reading.goroutines,
+        healthy: matches!(outlook.state, State::Learning | State::Quiet),
+    }
+}
+
+fn memory(seen: &Observation, outlook: Outlook) -> MemoryView {
+    MemoryView {
+        rss_bytes: seen.rss_bytes,
+        working_set_bytes: seen.working_set_bytes,
+        limit_bytes: seen.reading.limit_bytes,
+        slope_bytes_per_second: outlook.slope_bytes_per_second,
+        time_to_limit_seconds: outlook.time_to_limit.map(|left| left.as_secs_f64()),
+        state: outlook.state.label(),
+    }
+}
+
+fn degraded(it: &Degraded) -> DegradedView {
+    DegradedView { what: it.what.clone(), why: it.why.clone(), fix: it.fix.clone() }
+}
+
+/// One reading as gauges, here and on their way to Datadog. What could not be read is left out, never sent as 0.
+fn gauges(seen: &Observation, outlook: Outlook, own: &mut Vec<OwnMetric>) {
+    let reading = &seen.reading;
+    let whole = |n: Option<u64>| n.map(|n| n as f64);
+    let rows: [(&'static Metric, Option<f64>); 12] = [
+        (&telemetry::APP_RSS, whole(seen.rss_bytes)),
+        (&telemetry::APP_WORKING_SET, whole(seen.working_set_bytes)),
+        (&telemetry::APP_ANONYMOUS, whole(reading.memory_bytes)),
+        (&telemetry::APP_LIMIT, whole(reading.limit_bytes)),
+        (&telemetry::APP_SLOPE, outlook.slope_bytes_per_second),
+        (&telemetry::APP_TIME_TO_LIMIT, outlook.time_to_limit.map(|left| left.as_secs_f64())),
+        (&telemetry::APP_THREADS, whole(reading.threads)),
+        (&telemetry::APP_GOROUTINES, whole(reading.goroutines)),
+        (&telemetry::APP_HEAP, whole(reading.live_heap_bytes)),
+        (&telemetry::APP_FDS, whole(reading.fds)),
+        (&telemetry::APP_STATSD_CLIENTS, whole(reading.statsd_clients)),
+        (&telemetry::SELF_RSS, whole(seen.self_rss_bytes)),
+    ];
+    for (metric, value) in rows {
+        // Prometheus has no "absent" for a gauge once registered: NaN is its word for no value.
+        telemetry::gauge(metric, None).set(value.unwrap_or(f64::NAN));
+        own.extend(value.map(|value| OwnMetric { name: metric.name, value, count: false, tag: None }));
+    }
+    if reading.memory_bytes.is_none() && seen.target.is_some() {
+        telemetry::count(&telemetry::READINGS_FAILED, None).increment(1);
+    }
+}
+
+fn count(metric: &'static Metric, own: &mut Vec<OwnMetric>) {
+    telemetry::count(metric, None).increment(1);
+    own.push(OwnMetric { name: metric.name, value: 1.0, count: true, tag: None });
+}

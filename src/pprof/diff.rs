@@ -1,0 +1,211 @@
+//! Heap growth by (leaf, owner): which function's allocations grew, and which line of the app asked for them.
+//!
+//! *Leaf* is the first frame outside runtime and standard library, because the top of a stack is often a helper such as
+//! `bytealg.MakeNoZero` that accuses nobody. *Owner* is the leaf-most frame of the app, and *via* the frame that it called.
+//! Bytes here are the heap profile's: they include pages never touched, so they compare with one another and never with RSS
+//! or a limit.
+
+use std::collections::HashMap;
+
+use super::delta::Delta;
+use super::names::{self, Kind};
+use super::naming::Culprit;
+use super::read::{Frame, Profile};
+
+/// Frames kept of a stack that leaves this folder.
+pub(super) const MAX_STACK: usize = 64;
+
+/// What a heap gained and lost.
+#[derive(Debug)]
+pub struct Growth<'a> {
+    delta: Delta<'a>,
+    /// Every pair that changed, largest growth first, shrinking ones last.
+    pub rows: Vec<Row<'a>>,
+    /// Sum of the rows that grew, in bytes: what shares are of.
+    pub grown_bytes: i64,
+    /// Growth of the heap as a whole, in bytes.
+    pub net_bytes: i64,
+}
+
+/// One pair of leaf and owner.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    pub leaf: &'a Frame,
+    pub owner: Option<&'a Frame>,
+    pub via: Option<&'a Frame>,
+    pub bytes: i64,
+    pub objects: i64,
+    /// The change that moved most; lines and stack are taken from it.
+    change: usize,
+}
+
+impl<'a> Growth<'a> {
+    /// What grew from `base` to `now`, or what `now` holds where there is no base.
+    pub fn between(base: Option<&'a Profile>, now: &'a Profile) -> Self {
+        let columns = [space_column(base, now), objects_column(base, now)];
+        let delta = Delta::between(base, now, &columns);
+        let rows = rows(&delta);
+        let grown_bytes = rows.iter().filter(|row| row.bytes > 0).fold(0_i64, |sum, row| sum.saturating_add(row.bytes));
+        let net_bytes = rows.iter().fold(0_i64, |sum, row| sum.saturating_add(row.bytes));
+        Self { delta, rows, grown_bytes, net_bytes }
+    }
+
+    /// What the values are in: bytes of a heap profile.
+    pub fn unit<'p>(&self, now: &'p Profile) -> &'p str {
+        now.sample_types.get(space_column(None, now).1).map_or("", |kind| &kind.unit)
+    }
+
+    /// Nothing differs, not even a byte.
+    pub fn is_nothing(&self) -> bool {
+        self.delta.changes.is_empty()
+    }
+
+    /// A row's share of all growth, 0 to 1.
+    pub fn share(&self, row: &Row) -> f64 {
+        if self.grown_bytes > 0 { row.bytes.max(0) as f64 / self.grown_bytes as f64 } else { 0.0 }
+    }
+
+    /// Frames of the stack a row stands for, leaf first.
+    pub fn stack(&self, row: &Row) -> impl Iterator<Item = &'a Frame> {
+        self.delta.stack(&self.delta.changes[row.change])
+    }
+
+    /// A row in bounded words.
+    pub fn culprit(&self, row: &Row) -> Culprit {
+        let owner = |take: fn(&Frame) -> String| row.owner.map(take).unwrap_or_default();
+        Culprit {
+            function: names::short(&row.leaf.function),
+            file: names::clean(&row.leaf.file),
+            line: row.leaf.line,
+            grew_bytes: row.bytes,
+            grew_objects: row.objects,
+            share: self.share(row),
+            made_by: owner(|frame| names::short(&frame.function)),
+            made_by_file: owner(|frame| names::clean(&frame.file)),
+            made_by_line: row.owner.map_or(0, |frame| frame.line),
+            via: row.via.map(|frame| names::short(&frame.function)).unwrap_or_default(),
+            stack: self.stack(row).take(MAX_STACK).map(|frame| names::clean(&frame.function)).collect(),
+        }
+    }
+}
+
+/// Bytes in use; a profile that has another name for them shows them first.
+fn space_column(base: Option<&Profile>, now: &Profile) -> (usize, usize) {
+    let of = |profile: &Profile| profile.type_index("inuse_space").unwrap_or(profile.default_type);
+    (base.map_or(0, of), of(now))
+}
+
+fn objects_column(base: Option<&Profile>, now: &Profile) -> (usize, usize) {
+    let of = |profile: &Profile| profile.type_index("inuse_objects").unwrap_or(usize::MAX);
+    (base.map_or(0, of), of(now))
+}
+
+/// What a stack says at first sight.
+pub(super) struct Roles {
+    pub leaf: usize,
+    pub owner: Option<usize>,
+    pub via: Option<usize>,
+}
+
+/// Finds leaf, owner and via among the kinds of a stack's frames, leaf first; `None` for an empty stack.
+pub(super) fn roles(kinds: &[Kind]) -> Option<Roles> {
+    let named = kinds.iter().position(|kind| matches!(kind, Kind::Dependency | Kind::App));
+    let leaf = named.or_else(|| kinds.iter().position(|kind| *kind != Kind::Runtime)).unwrap_or(0);
+    let owner = kinds.iter().position(|kind| *kind == Kind::App);
+    let via = owner.and_then(|at| at.checked_sub(1)).filter(|at| kinds[*at] != Kind::Runtime);
+    (!kinds.is_empty()).then_some(Roles { leaf, owner, via })
+}
+
+fn rows<'a>(delta: &Delta<'a>) -> Vec<Row<'a>> {
+    let kinds: Vec<Kind> = delta.frames.iter().map(|frame| names::kind(frame)).collect();
+    let mut by_pair: HashMap<(&str, &str), (Row, i64)> = HashMap::new();
+    let mut of_stack = Vec::new();
+    for (at, change) in delta.changes.iter().enumerate() {
+        of_stack.clear();
+        of_stack.extend(change.stack.iter().map(|index| kinds[*index as usize]));
+        let Some(roles) = roles(&of_stack) else { continue };
+        let frame = |index: usize| delta.frames[change.stack[index] as usize];
+        let (leaf, owner, via) = (frame(roles.leaf), roles.owner.map(frame), roles.via.map(frame));
+        let (bytes, objects) = (change.values[0], change.values[1]);
+        let fresh = Row { leaf, owner, via, bytes: 0, objects: 0, change: at };
+        let pair = (&*leaf.function, owner.map_or("", |frame| &*frame.function));
+        let (row, most) = by_pair.entry(pair).or_insert((fresh, bytes));
+        if bytes > *most {
+            (row.leaf, row.owner, row.via, row.change, *most) = (leaf, owner, via, at, bytes);
+        }
+        row.bytes = row.bytes.saturating_add(bytes);
+        row.objects = row.objects.saturating_add(objects);
+    }
+    let changed = by_pair.into_values().map(|(row, _)| row).filter(|row| row.bytes != 0 || row.objects != 0);
+    let mut rows: Vec<Row> = changed.collect();
+    rows.sort_by_key(|row| (std::cmp::Reverse(row.bytes), row.change));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::heap;
+    use super::*;
+
+    const GROW: &str = "bytes.growSlice /usr/local/go/src/bytes/buffer.go 252";
+    const MALLOC: &str = "runtime.mallocgc /usr/local/go/src/runtime/malloc.go 1";
+    const BUFFER: &str = "github.com/DataDog/datadog-go/v5/statsd.newStatsdBuffer /go/pkg/mod/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/buffer.go 26";
+    const NEW: &str = "github.com/DataDog/datadog-go/v5/statsd.New /go/pkg/mod/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/statsd.go 440";
+    const JOB: &str = "main.handleJob /app/main.go 57";
+    const MAIN: &str = "main.main /app/main.go 90";
+
+    fn only(stack: &[&str]) -> (String, String, String) {
+        let now = heap(&[(stack, 4096)]);
+        let growth = Growth::between(None, &now);
+        let it = growth.culprit(&growth.rows[0]);
+        assert_eq!((growth.rows.len(), it.grew_bytes, it.grew_objects, it.share), (1, 4096, 4, 1.0));
+        (it.function, it.made_by, it.via)
+    }
+
+    #[test]
+    fn leaf_owner_and_via_are_found_in_the_stack() {
+        let cases: [(&[&str], [&str; 3]); 6] = [
+            (&[BUFFER, NEW, JOB, MAIN], ["statsd.newStatsdBuffer", "main.handleJob", "statsd.New"]),
+            (&[MALLOC, GROW, BUFFER, JOB], ["statsd.newStatsdBuffer", "main.handleJob", "statsd.newStatsdBuffer"]),
+            (&[GROW, JOB, MAIN], ["main.handleJob", "main.handleJob", "bytes.growSlice"]),
+            (&[MALLOC, JOB], ["main.handleJob", "main.handleJob", ""]),
+            (&[BUFFER, NEW], ["statsd.newStatsdBuffer", "", ""]),
+            (&[MALLOC, GROW], ["bytes.growSlice", "", ""]),
+        ];
+        for (stack, expected) in cases {
+            let found = only(stack);
+            assert_eq!([found.0.as_str(), &found.1, &found.2], expected, "{stack:?}");
+        }
+    }
+
+    #[test]
+    fn stacks_of_a_pair_are_summed_and_the_line_is_that_of_the_most_growth() {
+        let other = "main.handleJob /app/main.go 60";
+        let base = heap(&[(&[BUFFER, JOB], 1024)]);
+        let now = heap(&[(&[BUFFER, JOB], 2048), (&[BUFFER, NEW, other], 10_240), (&[MAIN], 3072)]);
+        let growth = Growth::between(Some(&base), &now);
+        let seen: Vec<_> = growth.rows.iter().map(|row| growth.culprit(row)).collect();
+        assert_eq!((seen[0].grew_bytes, seen[0].made_by_line, seen[0].stack.len()), (11_264, 60, 3));
+        assert_eq!((seen[1].function.as_str(), seen[1].grew_bytes), ("main.main", 3072));
+        assert_eq!((growth.grown_bytes, growth.net_bytes), (14_336, 14_336));
+    }
+
+    #[test]
+    fn shrinking_pairs_come_last_and_share_nothing() {
+        let base = heap(&[(&[MAIN], 8192)]);
+        let now = heap(&[(&[JOB], 4096)]);
+        let growth = Growth::between(Some(&base), &now);
+        let seen: Vec<_> = growth.rows.iter().map(|row| (row.bytes, growth.share(row))).collect();
+        assert_eq!(seen, [(4096, 1.0), (-8192, 0.0)]);
+        assert_eq!((growth.grown_bytes, growth.net_bytes), (4096, -4096));
+    }
+
+    #[test]
+    fn deep_stacks_are_cut() {
+        let frames: Vec<String> = (0..500).map(|n| format!("main.f{n} /app/main.go {n}")).collect();
+        let stack: Vec<&str> = frames.iter().map(String::as_str).collect();
+        let now = heap(&[(&stack, 1024)]);
+        let growth = Growth::between(None, &now);
+        assert_eq!(growth.culprit(&growth.rows[0]).stack.len(), MAX_STACK);
+    }
+}

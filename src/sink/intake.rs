@@ -1,0 +1,282 @@
+//! The sink to Datadog's intake: takes what the pipeline hands over, keeps it in memory, sends it over HTTPS.
+//!
+//! Glue between a dispatch, which knows what may go, and a client, which knows how. It takes the next window before it thinks
+//! of the network, so a slow intake never holds up the pipeline. When its input closes it goes on for [`Settings::drain`].
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::error;
+
+use super::client::{Client, Outcome};
+use super::connect::Proxy;
+use super::dispatch::{Dispatch, DispatchSettings};
+use super::ledger::Now;
+use super::queue::Item;
+use super::secret::{Key, Secret};
+use crate::datadog::{Answer, Encoder, EncoderSettings, Policy};
+use crate::pipeline::{Outgoing, WallClock, wall_clock};
+use crate::snapshot::OutputPart;
+
+/// Messages taken from the pipeline at once.
+const BATCH: usize = 64;
+
+/// How the intake sink works. [`Settings::new`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `https://api.<site>`, or what replaces it. Plain HTTP for loopback only.
+    pub base_url: String,
+    /// May be empty where a file is named: everything is held until a key appears there.
+    pub api_key: Secret,
+    /// Read again every [`Settings::key_poll`], and when a key is refused. It wins over `api_key`.
+    pub api_key_file: Option<PathBuf>,
+    /// The host of series that name none.
+    pub hostname: Option<String>,
+    /// PEM, added to the roots that we carry.
+    pub ca_file: Option<PathBuf>,
+    pub proxy: Proxy,
+    /// Bytes of bodies that wait or are under way; over it the oldest go. Default 4 MiB.
+    pub max_memory: u64,
+    /// Series are kept and sent whatever their age (`datadog.historical`).
+    pub historical: bool,
+    /// Waits between tries, and the age (55 min) at which points are given up.
+    pub policy: Policy,
+    /// For one exchange, from the request to the end of the answer.
+    pub timeout: Duration,
+    /// Requests at once. One more is kept for urgent events, so that they never wait for a slow answer.
+    pub concurrency: usize,
+    /// How long after its input closed the sink may go on trying.
+    pub drain: Duration,
+    pub key_poll: Duration,
+    /// Between two tries with a key that was refused.
+    pub key_hold: Duration,
+    pub wall_clock: WallClock,
+}
+
+impl Settings {
+    pub fn new(base_url: &str, api_key: Secret) -> Settings {
+        Settings {
+            base_url: base_url.to_owned(),
+            api_key,
+            api_key_file: None,
+            hostname: None,
+            ca_file: None,
+            proxy: Proxy::default(),
+            max_memory: 4 << 20,
+            historical: false,
+            policy: Policy::default(),
+            timeout: Duration::from_secs(20),
+            concurrency: 2,
+            drain: Duration::from_secs(5),
+            key_poll: Duration::from_secs(10),
+            key_hold: Duration::from_secs(30),
+            wall_clock,
+        }
+    }
+}
+
+/// What the intake says of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    Valid,
+    Invalid,
+    /// It could not be asked, in words: no reason to call the key bad.
+    Unknown(String),
+}
+
+/// An item under way, and the generation of the key it went with.
+#[derive(Debug)]
+struct Carried {
+    item: Item,
+    key: u64,
+}
+
+/// The sink, before it runs.
+#[derive(Debug)]
+pub struct Intake {
+    client: Client,
+    key: Key,
+    dispatch: Dispatch,
+    /// Items whose requests are under way, by the task that carries each. At most `concurrency` and one.
+    carried: HashMap<Id, Carried>,
+    flights: JoinSet<Outcome>,
+    concurrency: usize,
+    drain: Duration,
+    key_poll: Duration,
+    wall_clock: WallClock,
+}
+
+impl Intake {
+    /// # Errors
+    /// With advice: an address that is not HTTPS, a CA file or a proxy that cannot be used, a key that cannot be sent.
+    pub fn new(settings: Settings) -> Result<Intake, String> {
+        if settings.api_key.is_empty() && settings.api_key_file.is_none() {
+            return Err("an API key is needed: set datadog.api_key_file or DD_API_KEY".to_owned());
+        }
+        if !settings.api_key.is_empty() && settings.api_key.header().is_none() {
+            return Err("the API key holds characters that cannot be sent: expected letters and digits".to_owned());
+        }
+        let concurrency = settings.concurrency.max(1);
+        let client = Client::new(
+            &settings.base_url,
+            settings.ca_file.as_deref(),
+            &settings.proxy,
+            settings.timeout,
+            concurrency + 1,
+        )?;
+        let encoder = Encoder::new(EncoderSettings {
+            hostname: settings.hostname.clone(),
+            historical: settings.historical,
+            ..EncoderSettings::default()
+        })?;
+        let dispatch = Dispatch::new(DispatchSettings {
+            encoder,
+            hostname: settings.hostname,
+            historical: settings.historical,
+            policy: settings.policy,
+            max_memory: settings.max_memory,
+            hold: settings.key_hold,
+        });
+        Ok(Intake {
+            client,
+            key: Key::new(settings.api_key, settings.api_key_file),
+            dispatch,
+            carried: HashMap::new(),
+            flights: JoinSet::new(),
+            concurrency,
+            drain: settings.drain,
+            key_poll: settings.key_poll,
+            wall_clock: settings.wall_clock,
+        })
+    }
+
+    /// Asks whether the key is good, as `doctor` does.
+    pub async fn validate(&self) -> KeyState {
+        let outcome = self.client.clone().get("/api/v1/validate", self.key.header()).await;
+        match outcome.answer {
+            Answer::Status { code: 200, .. } => KeyState::Valid,
+            Answer::Status { code: 401 | 403, .. } => KeyState::Invalid,
+            _ => KeyState::Unknown(
+                outcome.trouble.map_or_else(|| "an odd answer".to_owned(), |it| format!("{}; {}", it.why, it.fix)),
+            ),
+        }
+    }
+
+    /// Runs until the input closes and the rest is sent or given up.
+    pub async fn run(mut self, mut input: mpsc::Receiver<Outgoing>, status: watch::Sender<Arc<OutputPart>>) {
+        let mut second = every(Duration::from_secs(1));
+        let mut poll = every(self.key_poll);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            self.launch();
+            self.publish(&status);
+            let wake = self.wake();
+            tokio::select! {
+                n = input.recv_many(&mut batch, BATCH) => if n == 0 { break } else { self.accept(&mut batch) },
+                Some(done) = self.flights.join_next_with_id() => self.settle(done).await,
+                () = sleep_until(wake) => {}
+                _ = second.tick() => self.dispatch.expire(self.now()),
+                _ = poll.tick() => self.refresh_key().await,
+            }
+        }
+        self.finish(&status).await;
+    }
+
+    /// The last seconds: what waited for its turn is tried at once, and what is left in the end is counted.
+    async fn finish(mut self, status: &watch::Sender<Arc<OutputPart>>) {
+        let end = Instant::now() + self.drain;
+        self.dispatch.try_now(self.now());
+        while Instant::now() < end {
+            self.launch();
+            self.publish(status);
+            if self.dispatch.is_empty() && self.flights.is_empty() {
+                break;
+            }
+            let wake = self.wake().min(end);
+            tokio::select! {
+                Some(done) = self.flights.join_next_with_id() => self.settle(done).await,
+                () = sleep_until(wake) => {}
+            }
+        }
+        self.flights.abort_all();
+        let now = self.now();
+        for (_, carried) in self.carried.drain() {
+            self.dispatch.come_back(carried.item, now);
+        }
+        self.dispatch.abandon(now);
+        self.publish(status);
+    }
+
+    fn accept(&mut self, batch: &mut Vec<Outgoing>) {
+        let now = self.now();
+        for outgoing in batch.drain(..) {
+            self.dispatch.accept(outgoing, now);
+        }
+    }
+
+    /// Sends what may go.
+    fn launch(&mut self) {
+        let now = self.now();
+        while self.flights.len() <= self.concurrency {
+            let pressing_only = self.flights.len() == self.concurrency;
+            let Some(item) = self.dispatch.next(pressing_only, now) else {
+                return;
+            };
+            let task = self.flights.spawn(self.client.clone().send(item.payload.clone(), self.key.header()));
+            self.carried.insert(task.id(), Carried { item, key: self.key.generation() });
+        }
+    }
+
+    async fn settle(&mut self, done: Result<(Id, Outcome), JoinError>) {
+        let now = self.now();
+        let (id, outcome) = match done {
+            Ok((id, outcome)) => (id, Some(outcome)),
+            Err(broken) => (broken.id(), None),
+        };
+        let Some(Carried { item, key }) = self.carried.remove(&id) else {
+            return;
+        };
+        let Some(outcome) = outcome else {
+            error!("a request to the intake broke off by a defect of oomwatch; its points are sent again");
+            return self.dispatch.broke(item, now);
+        };
+        let refused = matches!(outcome.answer, Answer::Status { code: 401 | 403, .. });
+        if refused && key != self.key.generation() {
+            return self.dispatch.come_back(item, now);
+        }
+        if self.dispatch.settle(item, &outcome, now) {
+            self.refresh_key().await;
+        }
+    }
+
+    async fn refresh_key(&mut self) {
+        if self.key.refresh().await {
+            self.dispatch.key_changed();
+        }
+    }
+
+    fn publish(&self, status: &watch::Sender<Arc<OutputPart>>) {
+        status.send_replace(Arc::new(self.dispatch.publish(self.now())));
+    }
+
+    /// The next time at which something may go, or an hour from now.
+    fn wake(&self) -> Instant {
+        let now = self.now();
+        self.dispatch.wakes_at(now).unwrap_or(now.tick + Duration::from_secs(3_600))
+    }
+
+    fn now(&self) -> Now {
+        Now { tick: Instant::now(), wall: (self.wall_clock)() }
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

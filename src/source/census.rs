@@ -143,7 +143,9 @@ mod tests {
     const HEAD: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
 
     fn row(local: &str, remote: &str, uid: u32, inode: u64, drops: u64) -> String {
-        format!("  102: {local} {remote} 01 00000000:00000000 00:00000000 00000000 {uid:5}        0 {inode} 2 0000000000000000 {drops}         \n")
+        format!(
+            "  102: {local} {remote} 01 00000000:00000000 00:00000000 00000000 {uid:5}        0 {inode} 2 0000000000000000 {drops}         \n"
+        )
     }
 
     fn ours() -> Ours {
@@ -178,7 +180,8 @@ mod tests {
     fn ipv6_and_ipv4_in_ipv6_count_too() {
         let six = "00000000000000000000000001000000";
         let mapped = "0000000000000000FFFF00000100007F";
-        let rows = row(&format!("{six}:D001"), &format!("{six}:1FBD"), 7, 5, 0) + &row(&format!("{mapped}:D001"), &format!("{mapped}:1FBD"), 7, 6, 0);
+        let rows = row(&format!("{six}:D001"), &format!("{six}:1FBD"), 7, 5, 0)
+            + &row(&format!("{mapped}:D001"), &format!("{mapped}:1FBD"), 7, 6, 0);
         check(&rows, &ours(), 2, Some(7), 0);
     }
 
@@ -194,7 +197,8 @@ mod tests {
 
     #[test]
     fn the_user_with_most_clients_is_told() {
-        let rows: String = (0..5).map(|n| row("0100007F:D001", "0100007F:1FBD", if n < 2 { 10 } else { 20 }, 100 + n, 0)).collect();
+        let rows: String =
+            (0..5).map(|n| row("0100007F:D001", "0100007F:1FBD", if n < 2 { 10 } else { 20 }, 100 + n, 0)).collect();
         check(&rows, &ours(), 5, Some(20), 0);
         let many: String = (0..1000).map(|n| row("0100007F:D001", "0100007F:1FBD", n, 100, 0)).collect();
         check(&many, &ours(), 1000, Some(0), 0);
@@ -203,7 +207,8 @@ mod tests {
     #[test]
     fn rows_of_nonsense_are_passed_over() {
         let long = "x".repeat(5000) + "\n";
-        let rows = format!("\n::\n 1: 0100007F 0100007F:1FBD\n 1: ééé7F:1FBD 0100007F:1FBD 1\n{long}") + &row("0100007F:D001", "0100007F:1FBD", 1, 5, 0);
+        let rows = format!("\n::\n 1: 0100007F 0100007F:1FBD\n 1: ééé7F:1FBD 0100007F:1FBD 1\n{long}")
+            + &row("0100007F:D001", "0100007F:1FBD", 1, 5, 0);
         check(&rows, &ours(), 1, Some(1), 0);
     }
 

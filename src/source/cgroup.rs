@@ -87,11 +87,15 @@ pub struct Figures {
 /// # Errors
 /// Tells a missing right from a missing file.
 pub fn resolve(held: &Held, proc: &Path, mount: &Path) -> Result<Memory, Unreachable> {
-    let (version, path) = held.text("cgroup", 64 * 1024).ok().and_then(|text| membership(&text)).ok_or(Unreachable::Absent)?;
-    let own_text = |file: &str| File::open(proc.join("self").join(file)).and_then(|file| read_text(file, 1 << 20)).unwrap_or_default();
+    let (version, path) =
+        held.text("cgroup", 64 * 1024).ok().and_then(|text| membership(&text)).ok_or(Unreachable::Absent)?;
+    let own_text = |file: &str| {
+        File::open(proc.join("self").join(file)).and_then(|file| read_text(file, 1 << 20)).unwrap_or_default()
+    };
     let own = membership(&own_text("cgroup")).filter(|(own, _)| *own == version).map(|(_, path)| path);
     let theirs = held.text("mountinfo", 1 << 20).unwrap_or_default();
-    let through_process = mounts(&theirs, version).map(|(root, point)| (root, Path::new("root").join(point.trim_start_matches('/'))));
+    let through_process =
+        mounts(&theirs, version).map(|(root, point)| (root, Path::new("root").join(point.trim_start_matches('/'))));
     let ours = own_text("mountinfo");
     let through_us = mounts(&ours, version).map(|(root, point)| (root, PathBuf::from(point)));
     let fallback = match version {
@@ -116,7 +120,9 @@ fn membership(text: &str) -> Option<(Version, PathBuf)> {
     let first = lines().find(|[_, controllers, _]: &[&str; 3]| controllers.split(',').any(|name| name == "memory"));
     let second = || lines().find(|[id, controllers, _]: &[&str; 3]| *id == "0" && controllers.is_empty());
     let clean = |path: &str| PathBuf::from(path.strip_suffix(" (deleted)").unwrap_or(path));
-    first.map(|[_, _, path]| (Version::V1, clean(path))).or_else(|| second().map(|[_, _, path]| (Version::V2, clean(path))))
+    first
+        .map(|[_, _, path]| (Version::V1, clean(path)))
+        .or_else(|| second().map(|[_, _, path]| (Version::V2, clean(path))))
 }
 
 /// The mounts of `mountinfo` that show memory cgroups: (root within the hierarchy, mount point).
@@ -161,7 +167,8 @@ impl Memory {
     /// `total` is the machine's memory: a limit at or above it is none.
     pub fn figures(&self, held: &Held, total: u64) -> Option<Figures> {
         let stat = self.stat(held, 0)?;
-        let limits = self.levels.iter().enumerate().filter_map(|(index, level)| Some((self.limit(held, level)?, index)));
+        let limits =
+            self.levels.iter().enumerate().filter_map(|(index, level)| Some((self.limit(held, level)?, index)));
         let tightest = limits.filter(|(limit, _)| *limit < total).min();
         // Version 1 tells the tightest limit of all ancestors, also of those that no mount shows us.
         let hidden = (self.version == Version::V1).then(|| field(&stat, "hierarchical_memory_limit")).flatten();

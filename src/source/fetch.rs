@@ -63,10 +63,13 @@ impl Origin {
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
         let authority = authority.ok_or_else(|| format!("profile.url = {url:?}: {expected}; only http is spoken"))?;
         if authority.as_str().contains('@') || uri.query().is_some() {
-            return Err(format!("profile.url: {expected}, without user and query; a token goes into profile.bearer_file"));
+            return Err(format!(
+                "profile.url: {expected}, without user and query; a token goes into profile.bearer_file"
+            ));
         }
         let authorization = bearer.map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| "profile.bearer_file: the token is no header value")?;
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+                .map_err(|_| "profile.bearer_file: the token is no header value")?;
             value.set_sensitive(true);
             Ok::<_, String>(value)
         });
@@ -74,7 +77,8 @@ impl Origin {
             host: authority.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: authority.port_u16().unwrap_or(80),
             base: uri.path().trim_end_matches('/').to_owned(),
-            authority: HeaderValue::from_str(authority.as_str()).map_err(|_| format!("profile.url = {url:?}: {expected}"))?,
+            authority: HeaderValue::from_str(authority.as_str())
+                .map_err(|_| format!("profile.url = {url:?}: {expected}"))?,
             authorization: authorization.transpose()?,
         })
     }
@@ -112,9 +116,12 @@ pub(super) fn failed(reason: &'static str, words: String) -> PullFailed {
 /// # Errors
 /// With the reasons `unreachable`, `timeout`, `too_large` and `truncated`.
 pub async fn get(origin: &Origin, path: &str, bounds: Bounds) -> Result<Answer, PullFailed> {
-    let slow = |bound: Duration| failed("timeout", format!("{}{path} did not answer within {} s", origin.base, bound.as_secs_f32()));
+    let slow = |bound: Duration| {
+        failed("timeout", format!("{}{path} did not answer within {} s", origin.base, bound.as_secs_f32()))
+    };
     timeout(bounds.whole, async {
-        let (response, connection) = timeout(bounds.first_byte, open(origin, path)).await.map_err(|_| slow(bounds.first_byte))??;
+        let (response, connection) =
+            timeout(bounds.first_byte, open(origin, path)).await.map_err(|_| slow(bounds.first_byte))??;
         beside(connection, read(response, bounds.bytes)).await
     })
     .await
@@ -125,9 +132,11 @@ type Connection = std::pin::Pin<Box<hyper::client::conn::http1::Connection<Tokio
 
 async fn open(origin: &Origin, path: &str) -> Result<(Response<Incoming>, Connection), PullFailed> {
     let request = origin.request(path)?;
-    let unreachable = |error: &dyn std::fmt::Display| failed("unreachable", format!("{}:{}: {error}", origin.host, origin.port));
+    let unreachable =
+        |error: &dyn std::fmt::Display| failed("unreachable", format!("{}:{}: {error}", origin.host, origin.port));
     let stream = connect(origin).await?;
-    let handshake = hyper::client::conn::http1::Builder::new().max_buf_size(64 * 1024).handshake(TokioIo::new(stream)).await;
+    let handshake =
+        hyper::client::conn::http1::Builder::new().max_buf_size(64 * 1024).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unreachable(&error))?;
     let mut connection = Box::pin(connection);
     let response = beside(&mut connection, sender.send_request(request)).await.map_err(|error| unreachable(&error))?;
@@ -150,10 +159,16 @@ async fn connect(origin: &Origin) -> Result<TcpStream, PullFailed> {
     let Origin { host, port, .. } = origin;
     let advice = "is the app running, and does it serve net/http/pprof there? Else set profile.url";
     let unreachable = |error: std::io::Error| failed("unreachable", format!("{host}:{port}: {error}; {advice}"));
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(unreachable)?.collect();
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host((host.as_str(), *port)).await.map_err(unreachable)?.collect();
     // A name may lead anywhere, and elsewhere at each look.
-    if addresses.iter().any(|address| is_forbidden(address.ip()) || (host.eq_ignore_ascii_case("localhost") && !address.ip().is_loopback())) {
-        return Err(failed("unreachable", format!("{host} leads to an address that is never asked: name another host in profile.url")));
+    if addresses.iter().any(|address| {
+        is_forbidden(address.ip()) || (host.eq_ignore_ascii_case("localhost") && !address.ip().is_loopback())
+    }) {
+        return Err(failed(
+            "unreachable",
+            format!("{host} leads to an address that is never asked: name another host in profile.url"),
+        ));
     }
     TcpStream::connect(addresses.as_slice()).await.map_err(unreachable)
 }
@@ -171,10 +186,19 @@ pub fn is_forbidden(ip: IpAddr) -> bool {
 
 /// Reads the body of a 200; what else came with another status is not wanted.
 async fn read(response: Response<Incoming>, max: usize) -> Result<Answer, PullFailed> {
-    let (head, mut body) = response.into_parts();
+    let (head, body) = response.into_parts();
+    let wanted = head.status == StatusCode::OK;
+    Ok(Answer {
+        status: head.status,
+        content_type: word(&head.headers, &header::CONTENT_TYPE),
+        location: word(&head.headers, &header::LOCATION),
+        body: if wanted { collect(body, max).await? } else { Bytes::new() },
+    })
+}
+
+async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, PullFailed> {
     let mut bytes = BytesMut::new();
-    while head.status == StatusCode::OK {
-        let Some(frame) = body.frame().await else { break };
+    while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| failed("truncated", format!("the answer ends in the middle: {error}")))?;
         let data = frame.data_ref().map(Bytes::as_ref).unwrap_or_default();
         if bytes.len() + data.len() > max {
@@ -182,12 +206,7 @@ async fn read(response: Response<Incoming>, max: usize) -> Result<Answer, PullFa
         }
         bytes.extend_from_slice(data);
     }
-    Ok(Answer {
-        status: head.status,
-        content_type: word(&head.headers, &header::CONTENT_TYPE),
-        location: word(&head.headers, &header::LOCATION),
-        body: bytes.freeze(),
-    })
+    Ok(bytes.freeze())
 }
 
 /// A header for people to read: at most 120 printable characters.

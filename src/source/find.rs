@@ -64,8 +64,11 @@ pub fn find(proc: &Path, table: &[Entry], wanted: &Wanted) -> Result<Found, Stri
         return Ok(found(owner, format!("it listens on the pprof port {port}"), &candidates, Strength::Port));
     }
     let uid = |entry: &&&Entry| Held::open(proc, entry.pid).and_then(|held| held.status().uid);
-    let by_uid: Vec<&Entry> =
-        candidates.iter().filter(|entry| uid(entry).is_some_and(|uid| listeners.iter().any(|row| row.uid == uid))).copied().collect();
+    let by_uid: Vec<&Entry> = candidates
+        .iter()
+        .filter(|entry| uid(entry).is_some_and(|uid| listeners.iter().any(|row| row.uid == uid)))
+        .copied()
+        .collect();
     let narrowed = if by_uid.is_empty() { "" } else { " of the user that owns the pprof port" };
     let candidates = if by_uid.is_empty() { candidates } else { by_uid };
     Ok(largest(table, &candidates, narrowed))
@@ -113,11 +116,13 @@ fn asked(proc: &Path, table: &[Entry], wanted: &Wanted, own: Option<i32>, ancest
     words.extend(wanted.cmdline.as_ref().map(|pattern| format!("watch.cmdline = {:?}", pattern.as_str())));
     let words = words.join(" and ");
     let matches = |entry: &&Entry| fits(proc, entry, wanted);
-    let all: Vec<&Entry> = table.iter().filter(open).filter(|entry| !ancestors.contains(&entry.pid)).filter(matches).collect();
+    let all: Vec<&Entry> =
+        table.iter().filter(open).filter(|entry| !ancestors.contains(&entry.pid)).filter(matches).collect();
     // A server that forks workers of its own name is watched as a whole, from the top.
     let top = all.iter().filter(|entry| !all.iter().any(|other| other.pid == entry.parent));
     let best = top.max_by_key(|entry| (entry.resident_bytes, std::cmp::Reverse(entry.pid)));
-    best.map(|best| found(best, words.clone(), &all, Strength::Asked)).ok_or_else(|| format!("{words}: no process matches"))
+    best.map(|best| found(best, words.clone(), &all, Strength::Asked))
+        .ok_or_else(|| format!("{words}: no process matches"))
 }
 
 fn fits(proc: &Path, entry: &Entry, wanted: &Wanted) -> bool {

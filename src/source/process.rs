@@ -35,7 +35,8 @@ pub struct Entry {
 /// # Errors
 /// When `proc` itself cannot be listed.
 pub fn table(proc: &Path) -> Result<Vec<Entry>, String> {
-    let processes = procfs::process::all_processes_with_root(proc).map_err(|error| format!("list {}: {error}", proc.display()))?;
+    let processes =
+        procfs::process::all_processes_with_root(proc).map_err(|error| format!("list {}: {error}", proc.display()))?;
     Ok(processes.flatten().take(MAX_PROCESSES).filter_map(|process| process.stat().ok()).map(entry).collect())
 }
 
@@ -241,7 +242,9 @@ mod tests {
 
     #[test]
     fn nonsense_in_status_is_unknown_rather_than_zero() {
-        for text in ["", "VmRSS", "VmRSS:", "VmRSS: x kB", "Threads:\t-1", "VmRSS:\t99999999999999999999 kB", "\0\0:\n::"] {
+        for text in
+            ["", "VmRSS", "VmRSS:", "VmRSS: x kB", "Threads:\t-1", "VmRSS:\t99999999999999999999 kB", "\0\0:\n::"]
+        {
             assert_eq!(Status::parse(text), Status::default(), "{text:?}");
         }
     }
@@ -254,7 +257,10 @@ mod tests {
         fixture.process_state(12, 10, "gone", 'Z', 0);
         let mut rows = table(&fixture.proc()).unwrap();
         rows.sort_by_key(|row| row.pid);
-        assert_eq!(rows.iter().map(|row| (row.pid, row.lives)).collect::<Vec<_>>(), [(10, true), (11, false), (12, false)]);
+        assert_eq!(
+            rows.iter().map(|row| (row.pid, row.lives)).collect::<Vec<_>>(),
+            [(10, true), (11, false), (12, false)]
+        );
         assert_eq!((rows[0].parent, rows[0].start, rows[0].name.as_str()), (1, 1000, "worker"));
     }
 
@@ -284,7 +290,10 @@ mod tests {
         fixture.status(10, 1000, 1000, 200, 100, 8);
         let held = Held::open(&fixture.proc(), 10).unwrap();
         let usage = held.usage();
-        assert_eq!((usage.rss_bytes, usage.anonymous_bytes, usage.threads), (Some(200 << 20), Some((100 << 20) + 4096), Some(8)));
+        assert_eq!(
+            (usage.rss_bytes, usage.anonymous_bytes, usage.threads),
+            (Some(200 << 20), Some((100 << 20) + 4096), Some(8))
+        );
         assert_eq!(held.fd_limit(), Some(1024));
         assert_eq!(usage.plus(usage).threads, Some(16));
         assert_eq!(Usage::default().plus(usage), Usage::default());

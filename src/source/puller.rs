@@ -31,7 +31,11 @@ pub struct Settings {
 impl std::fmt::Debug for Settings {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let bearer = self.bearer.as_ref().map(|_| "***");
-        out.debug_struct("Settings").field("url", &self.url).field("allow_hosts", &self.allow_hosts).field("bearer", &bearer).finish()
+        out.debug_struct("Settings")
+            .field("url", &self.url)
+            .field("allow_hosts", &self.allow_hosts)
+            .field("bearer", &bearer)
+            .finish()
     }
 }
 
@@ -49,12 +53,19 @@ impl Puller {
     /// A sentence that names what would be accepted.
     pub fn new(settings: &Settings) -> Result<Puller, String> {
         let origin = Origin::new(&settings.url, settings.bearer.as_deref())?;
-        if !is_loopback(&origin.host) && !settings.allow_hosts.iter().any(|host| host.eq_ignore_ascii_case(&origin.host)) {
+        if !is_loopback(&origin.host)
+            && !settings.allow_hosts.iter().any(|host| host.eq_ignore_ascii_case(&origin.host))
+        {
             let host = &origin.host;
-            return Err(format!("profile.url: {host} is not on the loopback: expected 127.0.0.1, [::1] or localhost, or {host:?} in profile.allow_hosts"));
+            return Err(format!(
+                "profile.url: {host} is not on the loopback: expected 127.0.0.1, [::1] or localhost, or {host:?} in profile.allow_hosts"
+            ));
         }
         if origin.host.parse::<IpAddr>().is_ok_and(fetch::is_forbidden) {
-            return Err(format!("profile.url: {} is a link-local, metadata or unspecified address and is never asked", origin.host));
+            return Err(format!(
+                "profile.url: {} is a link-local, metadata or unspecified address and is never asked",
+                origin.host
+            ));
         }
         Ok(Puller { origin, bounds: Bounds::default() })
     }
@@ -99,7 +110,9 @@ impl Puller {
         let checked = tokio::task::spawn_blocking(move || check(&body)).await;
         match checked {
             Ok(Ok(())) if !is_html => Ok(Pulled::Profile(answer.body)),
-            Ok(Err(Fault::Truncated)) if !is_html => Err(fetch::failed("truncated", format!("the profile at {path} ends in the middle"))),
+            Ok(Err(Fault::Truncated)) if !is_html => {
+                Err(fetch::failed("truncated", format!("the profile at {path} ends in the middle")))
+            }
             _ => Err(fetch::failed("not_a_profile", not_a_profile(&answer, &self.origin, path))),
         }
     }
@@ -123,12 +136,19 @@ fn accepted(answer: Answer, origin: &Origin, path: &str) -> Result<Answer, PullF
     let place = format!("{} at {}{path}", status.as_u16(), origin.base);
     if status.is_redirection() {
         let location = if answer.location.is_empty() { "nowhere" } else { &answer.location };
-        return Err(fetch::failed("redirect", format!("{place} leads to {location}: redirects are not followed, set profile.url to the last address")));
+        return Err(fetch::failed(
+            "redirect",
+            format!("{place} leads to {location}: redirects are not followed, set profile.url to the last address"),
+        ));
     }
     let advice = match status {
         StatusCode::NOT_FOUND => "import net/http/pprof and serve it on 127.0.0.1:6060, or set profile.url",
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "set profile.bearer_file to a file with the token that it asks for",
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "the app is too busy to answer; the next round tries again",
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "set profile.bearer_file to a file with the token that it asks for"
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            "the app is too busy to answer; the next round tries again"
+        }
         _ => "look into the app's log for the cause",
     };
     Err(fetch::failed("status", format!("{place}: {advice}")))

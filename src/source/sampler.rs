@@ -108,7 +108,9 @@ impl Sampler {
             }
             let looked_at = Instant::now();
             let at = looked_at - begun;
-            let Ok((returned, observation)) = tokio::task::spawn_blocking(move || look(looker, at)).await else { return };
+            let Ok((returned, observation)) = tokio::task::spawn_blocking(move || look(looker, at)).await else {
+                return;
+            };
             looker = returned;
             death = after(&mut looker, death, &observation);
             next = following(looked_at, interval, Instant::now());
@@ -146,7 +148,10 @@ fn after(looker: &mut Looker, death: Option<AsyncFd<OwnedFd>>, observation: &Obs
     }
 }
 
-#[expect(deprecated, reason = "the successor is an unsafe fn whose condition an OwnedFd meets by its type: one descriptor, open until dropped")]
+#[expect(
+    deprecated,
+    reason = "the successor is an unsafe fn whose condition an OwnedFd meets by its type: one descriptor, open until dropped"
+)]
 fn register(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).ok()
 }

@@ -3,10 +3,12 @@
 #
 #   in-can.sh --memory BYTES [--uid N[:GID]] -- COMMAND…   runs COMMAND in the can, outside of the limit
 #   in-can.sh app COMMAND…                                 inside a can: runs COMMAND under the limit, as the app's user
+#   in-can.sh sidecar N[:GID] COMMAND…                     inside a can: runs COMMAND as a sidecar container would be
 #   in-can.sh --can                                        exit 0 when this machine can, else 77 and the reason
 #
-# COMMAND is pid 1's child in the can; when it ends, everything in the can is killed and the exit code is passed on. The app
-# has a cgroup namespace and a cgroup mount of its own, as a container has. Inside, CAN_CGROUP names the app's cgroup folder.
+# COMMAND is pid 1's child in the can; when it ends, everything in the can is killed and the exit code is passed on. App and
+# sidecar have a cgroup, a cgroup namespace and a cgroup mount of their own, as containers have; COMMAND itself sees the whole
+# tree. Inside, CAN_CGROUP names the app's cgroup folder.
 set -u
 
 skip() { echo "SKIP: $*" >&2; exit 77; }
@@ -36,21 +38,23 @@ need() {
     [ -w "$parent" ] || skip "$parent is not writable"
 }
 
-# Kills what is left below the limit, then removes the cgroup. The kernel frees it a moment after its last process.
-remove_cgroup() {
-    local try
-    for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        xargs -r kill -9 < "$CAN_CGROUP/cgroup.procs" 2> /dev/null
-        rmdir "$CAN_CGROUP" 2> /dev/null && return
-        sleep 0.1
+# Kills what is left in both cgroups, then removes them. The kernel frees a cgroup a moment after its last process.
+remove_cgroups() {
+    local dir try
+    for dir in "$CAN_CGROUP" "$CAN_CGROUP-sidecar"; do
+        for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+            xargs -r kill -9 < "$dir/cgroup.procs" 2> /dev/null
+            rmdir "$dir" 2> /dev/null && continue 2
+            sleep 0.1
+        done
+        echo "in-can.sh: could not remove $dir" >&2
     done
-    echo "in-can.sh: could not remove $CAN_CGROUP" >&2
 }
 
-make_cgroup() {
+make_cgroups() {
     export CAN_CGROUP="$parent/oomwatch-can-$$" CAN_UID="$uid" CAN_GID="$gid"
-    mkdir "$CAN_CGROUP" || skip "cannot make a cgroup below $parent"
-    trap remove_cgroup EXIT
+    mkdir "$CAN_CGROUP" "$CAN_CGROUP-sidecar" || skip "cannot make a cgroup below $parent"
+    trap remove_cgroups EXIT
     if [ "$version" = 1 ]; then
         export CAN_MOUNT=/sys/fs/cgroup/memory
         echo "$memory" > "$CAN_CGROUP/memory.limit_in_bytes" || skip "cannot set a memory limit"
@@ -62,18 +66,21 @@ make_cgroup() {
     fi
 }
 
-app() {
-    [ -n "${CAN_CGROUP:-}" ] || { echo "in-can.sh app: not inside a can" >&2; exit 2; }
-    echo $$ > "$CAN_CGROUP/cgroup.procs" || exit 2
-    # From here on the shell is under the limit too, and becomes the app.
+# contain CGROUP UID GID COMMAND…: becomes COMMAND in that cgroup, which it sees where the tree is mounted. The shell is under
+# the limit from the first line on.
+contain() {
+    [ -n "${CAN_CGROUP:-}" ] || { echo "in-can.sh: not inside a can" >&2; exit 2; }
+    echo $$ > "$1/cgroup.procs" || exit 2
     exec unshare -m -C -- bash -c '
-        # As container runtimes do it: the app sees its own cgroup where the tree is mounted.
-        mount --bind "$CAN_CGROUP" "$CAN_MOUNT" || exit 2
-        exec setpriv --reuid "$CAN_UID" --regid "$CAN_GID" --clear-groups -- "$@"' app "$@"
+        mount --bind "$1" "$CAN_MOUNT" || exit 2
+        user=$2 group=$3
+        shift 3
+        exec setpriv --reuid "$user" --regid "$group" --clear-groups -- "$@"' contain "$@"
 }
 
 case "${1:-}" in
-    app) shift; app "$@" ;;
+    app) shift; contain "${CAN_CGROUP:-}" "${CAN_UID:-}" "${CAN_GID:-}" "$@" ;;
+    sidecar) ids=$2; shift 2; contain "${CAN_CGROUP:-}-sidecar" "${ids%%:*}" "${ids##*:}" "$@" ;;
     --can) need; exit 0 ;;
 esac
 
@@ -83,11 +90,11 @@ while [ $# -gt 0 ]; do
         --memory) memory="$2"; shift 2 ;;
         --uid) uid="${2%%:*}" gid="${2##*:}"; shift 2 ;;
         --) shift; break ;;
-        *) echo "in-can.sh: $1?" >&2; sed -n 4,6p "$0" >&2; exit 2 ;;
+        *) echo "in-can.sh: $1?" >&2; sed -n 4,7p "$0" >&2; exit 2 ;;
     esac
 done
-[ -n "$memory" ] && [ $# -gt 0 ] || { sed -n 4,6p "$0" >&2; exit 2; }
+[ -n "$memory" ] && [ $# -gt 0 ] || { sed -n 4,7p "$0" >&2; exit 2; }
 
 need
-make_cgroup
+make_cgroups
 unshare -n -p -m --fork --kill-child --mount-proc -- bash -c 'ip link set lo up && "$@"; exit $?' can "$@"

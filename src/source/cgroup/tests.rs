@@ -79,7 +79,7 @@ fn v1_container_with_its_own_namespace() {
 
 #[test]
 fn hybrid_goes_by_the_hierarchy_that_has_the_memory_controller() {
-    let both = format!("{}31 20 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n", V1_MOUNT);
+    let both = format!("{V1_MOUNT}31 20 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
     let fixture = app("4:memory:/pod/app\n1:name=systemd:/x\n0::/unified\n", &both);
     v1(&fixture, &format!("{INSIDE}/memory/pod/app"), 64 * MIB, 10 * MIB);
     fixture.write(&format!("{INSIDE}/unified/unified/memory.stat"), "");
@@ -172,7 +172,9 @@ fn files_that_vanish_in_the_middle_are_unknown_and_not_zero() {
 
 #[test]
 fn nonsense_in_the_kernels_files_is_absent() {
-    for (cgroup, mounts) in [("", V2_MOUNT), ("0::", ""), ("::\n:\n0:memory", V2_MOUNT), ("0::/app\n", "a b c\n - \n1 2 - cgroup2\n")] {
+    for (cgroup, mounts) in
+        [("", V2_MOUNT), ("0::", ""), ("::\n:\n0:memory", V2_MOUNT), ("0::/app\n", "a b c\n - \n1 2 - cgroup2\n")]
+    {
         let fixture = app(cgroup, mounts);
         assert_eq!(found(&fixture).unwrap_err(), Unreachable::Absent, "{cgroup:?}");
     }

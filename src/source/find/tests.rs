@@ -4,10 +4,13 @@ use super::*;
 use crate::source::fixture::Fixture;
 use crate::source::process::table;
 
-const TCP_HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+const TCP_HEAD: &str =
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
 
 fn tcp(port: u16, state: &str, uid: u32, inode: u64) -> String {
-    format!("   0: 0100007F:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 {uid:5}        0 {inode} 1 0000000000000000 100 0 0 10 0\n")
+    format!(
+        "   0: 0100007F:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 {uid:5}        0 {inode} 1 0000000000000000 100 0 0 10 0\n"
+    )
 }
 
 /// A pod with a shared process namespace: pause, ourselves with a child, and the app with a child.
@@ -25,7 +28,8 @@ fn pod() -> Fixture {
 
 fn resident(fixture: &Fixture, pid: i32, parent: i32, name: &str, pages: u64) {
     fixture.process(pid, parent, name);
-    let line = fixture.stat_line(pid, parent, name, 'S', 0, 1000).replace(" 1000000 256 ", &format!(" 1000000 {pages} "));
+    let line =
+        fixture.stat_line(pid, parent, name, 'S', 0, 1000).replace(" 1000000 256 ", &format!(" 1000000 {pages} "));
     fixture.write(&format!("proc/{pid}/stat"), &line);
 }
 
@@ -52,7 +56,8 @@ fn the_largest_of_several_trees_is_taken_and_the_others_are_named() {
     let fixture = pod();
     resident(&fixture, 30, 0, "envoy", 25_600);
     let mib = |pages: u64| (pages * procfs::page_size()) >> 20;
-    let rule = format!("the largest resident memory among 2 process trees; runners-up: worker (pid 10, {} MiB)", mib(256));
+    let rule =
+        format!("the largest resident memory among 2 process trees; runners-up: worker (pid 10, {} MiB)", mib(256));
     check(&fixture, &Wanted::default(), 30, Strength::Guess, &rule);
     // A tree counts as a whole.
     resident(&fixture, 12, 11, "grandchild", 51_200);
@@ -77,7 +82,13 @@ fn without_the_list_of_files_the_ports_user_narrows_the_choice() {
     resident(&fixture, 30, 0, "envoy", 25_600);
     fixture.status(30, 1337, 1337, 100, 100, 1);
     fixture.write("proc/net/tcp6", &(TCP_HEAD.to_owned() + &tcp(6060, "0A", 10001, 99)));
-    check(&fixture, &port(), 10, Strength::Guess, "the only process tree of the user that owns the pprof port besides the sidecar's");
+    check(
+        &fixture,
+        &port(),
+        10,
+        Strength::Guess,
+        "the only process tree of the user that owns the pprof port besides the sidecar's",
+    );
 }
 
 #[test]
@@ -95,7 +106,13 @@ fn what_the_settings_ask_for_is_found_or_told_missing() {
     check(&fixture, &named("worker"), 10, Strength::Asked, "watch.name = \"worker\"");
     check(&fixture, &Wanted { pid: Some(11), ..Wanted::default() }, 11, Strength::Asked, "watch.pid = 11");
     let pattern = regex_lite::Regex::new("^/bin/work.*--flag$").unwrap();
-    check(&fixture, &Wanted { cmdline: Some(pattern), ..Wanted::default() }, 10, Strength::Asked, "watch.cmdline = \"^/bin/work.*--flag$\"");
+    check(
+        &fixture,
+        &Wanted { cmdline: Some(pattern), ..Wanted::default() },
+        10,
+        Strength::Asked,
+        "watch.cmdline = \"^/bin/work.*--flag$\"",
+    );
     assert_eq!(search(&fixture, &named("api")).unwrap_err(), "watch.name = \"api\": no process matches");
     assert!(search(&fixture, &named("oomwatch")).is_err(), "never ourselves");
     assert!(search(&fixture, &Wanted { pid: Some(20), ..Wanted::default() }).is_err(), "not even when asked");

@@ -133,7 +133,9 @@ async fn check(act: Act, reason: &str, words: &str) {
 async fn each_kind_asks_for_its_path_with_the_token_and_no_more() {
     let page = b"<table>\n<tr><td>19</td><td><a href='goroutine?debug=1'>goroutine</a></td></tr>";
     let profile = || Act::Send(answer("200 OK\r\nContent-Type: application/octet-stream", &gzipped(&message())));
-    let mut server = serve(vec![profile(), profile(), profile(), Act::Send(answer("200 OK\r\nContent-Type: text/html", page))]).await;
+    let mut server =
+        serve(vec![profile(), profile(), profile(), Act::Send(answer("200 OK\r\nContent-Type: text/html", page))])
+            .await;
     let requests = start(&server.url, &mut server.tasks);
     let paths = [
         (ProfileKind::Heap, "/debug/pprof/heap"),
@@ -166,7 +168,12 @@ async fn a_drip_ends_at_the_whole_bound() {
 
 #[tokio::test]
 async fn a_missing_handler_is_told_with_the_import_to_add() {
-    check(Act::Send(answer("404 Not Found", b"404 page not found")), "status", "404 at /debug/pprof/heap: import net/http/pprof").await;
+    check(
+        Act::Send(answer("404 Not Found", b"404 page not found")),
+        "status",
+        "404 at /debug/pprof/heap: import net/http/pprof",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -177,7 +184,12 @@ async fn a_wanted_token_is_told_with_the_setting() {
 #[tokio::test]
 async fn a_page_is_not_a_profile() {
     let page = b"<html><body>hello</body></html>";
-    check(Act::Send(answer("200 OK\r\nContent-Type: text/html", page)), "not_a_profile", "answers text/html that is no profile").await;
+    check(
+        Act::Send(answer("200 OK\r\nContent-Type: text/html", page)),
+        "not_a_profile",
+        "answers text/html that is no profile",
+    )
+    .await;
     check(Act::Send(answer("200 OK", b"heap profile: 1: 2 [3: 4]")), "not_a_profile", "answers something").await;
     check(Act::Send(answer("200 OK", &gzipped(b"<html>"))), "not_a_profile", "no profile").await;
 }
@@ -198,7 +210,12 @@ async fn half_a_profile_is_truncated_however_its_length_is_told() {
 async fn a_redirect_is_not_followed() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = elsewhere.local_addr().unwrap();
-    check(Act::Send(answer(&format!("302 Found\r\nLocation: http://{place}/heap"), b"")), "redirect", &format!("leads to http://{place}/heap")).await;
+    check(
+        Act::Send(answer(&format!("302 Found\r\nLocation: http://{place}/heap"), b"")),
+        "redirect",
+        &format!("leads to http://{place}/heap"),
+    )
+    .await;
     assert!(tokio::time::timeout(Duration::from_millis(50), elsewhere.accept()).await.is_err(), "somebody came");
 }
 
@@ -231,7 +248,13 @@ fn addresses_off_the_loopback_are_refused_unless_allowed_and_some_always() {
         let allow_hosts = allow.iter().map(|&host| host.to_owned()).collect();
         Puller::new(&Settings { url: url.to_owned(), allow_hosts, bearer: None })
     };
-    for url in ["http://127.0.0.1:6060/debug/pprof", "http://127.9.9.9", "http://[::1]:6060/debug/pprof/", "http://localhost:6060/x", "http://LOCALHOST"] {
+    for url in [
+        "http://127.0.0.1:6060/debug/pprof",
+        "http://127.9.9.9",
+        "http://[::1]:6060/debug/pprof/",
+        "http://localhost:6060/x",
+        "http://LOCALHOST",
+    ] {
         assert!(new(url, &[]).is_ok(), "{url}");
     }
     assert!(new("http://app:6060/debug/pprof", &["App"]).is_ok());
@@ -270,7 +293,10 @@ fn the_goroutine_count_is_read_from_any_layout_of_the_index_or_not_at_all() {
         ("<td>7</td><td><a href=\"/debug/pprof/goroutine?debug=1\">goroutine</a>", Some(7)),
         ("<tr><td align=right>40001<td>\n <a href=goroutine?debug=1>goroutine</a>", Some(40001)),
         ("<td>3</td><td><a href='goroutineleak?debug=1'>l</a></td><td>9</td><td><a href='goroutine?debug=1'>", Some(9)),
-        ("<td>5</td><td><a href='block?debug=1'>block</a></td></tr><tr><td></td><td><a href='goroutine?debug=1'>", None),
+        (
+            "<td>5</td><td><a href='block?debug=1'>block</a></td></tr><tr><td></td><td><a href='goroutine?debug=1'>",
+            None,
+        ),
         ("<a href=\"goroutine?debug=2\">full goroutine stack dump</a>", None),
         ("goroutine?debug=1", None),
         ("99999999999999999999999</td><td><a href='goroutine?debug=1'>", None),

@@ -125,7 +125,8 @@ impl Looker {
         if !self.watched.as_ref().is_none_or(due) {
             return;
         }
-        let found = process::table(&self.settings.proc).and_then(|table| find::find(&self.settings.proc, &table, &self.wanted()));
+        let found = process::table(&self.settings.proc)
+            .and_then(|table| find::find(&self.settings.proc, &table, &self.wanted()));
         match (found, &mut self.watched) {
             (Ok(found), None) => self.take(found, at),
             (Ok(found), Some(watched)) if found.strength > watched.strength => {
@@ -207,14 +208,18 @@ impl Looker {
 
     fn count_clients(&mut self, at: Duration) {
         if at >= self.census_due {
-            let ours = census::Ours { ports: self.settings.statsd_ports.clone(), inodes: self.settings.own_socket_inodes.clone() };
+            let ours = census::Ours {
+                ports: self.settings.statsd_ports.clone(),
+                inodes: self.settings.own_socket_inodes.clone(),
+            };
             self.census = census::take(&self.settings.proc, &ours);
             self.census_due = at + SLOW;
         }
     }
 
     fn say_what_is_missing(&mut self, observation: &Observation) {
-        let found = self.watched.as_ref().map(|watched| (watched.held.status(), watched.memory.as_ref().err().copied()));
+        let found =
+            self.watched.as_ref().map(|watched| (watched.held.status(), watched.memory.as_ref().err().copied()));
         let degraded = missing::list(&self.settings.proc, found, &self.none, observation);
         if degraded != *self.degraded {
             self.degraded = Arc::new(degraded);
@@ -266,7 +271,9 @@ fn limit(settings: &Settings, figures: Option<&Figures>, total: u64) -> (Option<
     }
     match settings.app_memory_limit {
         // Without a limit on the container the downward API gives what the node can allocate, a little less than it has.
-        Some(bytes) if bytes < total && bytes > total / 10 * 9 => (Some(bytes), "APP_MEMORY_LIMIT, which is about the node's memory: no limit is set"),
+        Some(bytes) if bytes < total && bytes > total / 10 * 9 => {
+            (Some(bytes), "APP_MEMORY_LIMIT, which is about the node's memory: no limit is set")
+        }
         Some(bytes) if bytes < total => (Some(bytes), "APP_MEMORY_LIMIT from the downward API"),
         _ => (None, "no limit found"),
     }
@@ -298,7 +305,8 @@ fn age(proc: &Path, start: u64) -> Option<Duration> {
 
 fn total_memory(proc: &Path) -> Option<u64> {
     let text = File::open(proc.join("meminfo")).and_then(|file| read_text(file, 16 * 1024)).ok()?;
-    let kib: u64 = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_ascii_whitespace().next()?.parse().ok()?;
+    let kib: u64 =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_ascii_whitespace().next()?.parse().ok()?;
     kib.checked_mul(1024)
 }
 

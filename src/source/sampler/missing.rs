@@ -12,20 +12,33 @@ const LIMIT: &str = "on the oomwatch container: env: [{name: APP_MEMORY_LIMIT, v
                      APP-CONTAINER, resource: limits.memory}}}]; the app's container needs resources: {limits: {memory: …}}";
 
 /// What is missing now. `found` is the target's identity and what became of its cgroup; `none` says why there is no target.
-pub(super) fn list(proc: &Path, found: Option<(Status, Option<Unreachable>)>, none: &str, observation: &Observation) -> Vec<Degraded> {
+pub(super) fn list(
+    proc: &Path,
+    found: Option<(Status, Option<Unreachable>)>,
+    none: &str,
+    observation: &Observation,
+) -> Vec<Degraded> {
     let Some((status, cgroup)) = found else { return vec![no_target(proc, none)] };
     let mut list = Vec::new();
     if cgroup == Some(Unreachable::Denied) {
         list.push(denied(status));
     }
     if observation.reading.limit_bytes.is_none() {
-        list.push(say("memory limit", "no limit below the machine's memory could be read, so no time to the limit can be told", LIMIT));
+        list.push(say(
+            "memory limit",
+            "no limit below the machine's memory could be read, so no time to the limit can be told",
+            LIMIT,
+        ));
     }
     if observation.reading.memory_bytes.is_none() && observation.rss_bytes.is_none() {
         list.push(say("memory", "neither status nor statm of the app can be read", "mount /proc without hidepid"));
     }
     if observation.census.clients.is_none() {
-        list.push(say("StatsD clients", "/proc/net/udp cannot be read, so live clients are not counted", "set watch.proc to a mounted /proc"));
+        list.push(say(
+            "StatsD clients",
+            "/proc/net/udp cannot be read, so live clients are not counted",
+            "set watch.proc to a mounted /proc",
+        ));
     }
     list
 }
@@ -50,7 +63,9 @@ fn denied(status: Status) -> Degraded {
         let why = format!("the app runs as {uid}:{gid} like the sidecar, but the kernel holds it for undumpable");
         return say(what, &why, "make the app's binary readable by its own user: COPY --chmod=0555 in its Dockerfile");
     }
-    let why = format!("the sidecar runs as {own_uid}:{own_gid} and the app as {uid}:{gid}: memory is taken from status instead");
+    let why = format!(
+        "the sidecar runs as {own_uid}:{own_gid} and the app as {uid}:{gid}: memory is taken from status instead"
+    );
     let fix = format!("on the oomwatch container: securityContext: {{runAsUser: {uid}, runAsGroup: {gid}}}");
     say(what, &why, &fix)
 }

@@ -77,11 +77,17 @@ fn children_are_left_out_when_told_so() {
 fn without_the_cgroup_memory_is_anonymous_plus_shared_and_the_limit_that_of_the_downward_api() {
     let fixture = pod();
     fixture.remove("proc/10/root");
-    let with = |app_memory_limit, limit| Looker::new(Settings { app_memory_limit, limit, ..settings(&fixture) }).look(at(0));
+    let with =
+        |app_memory_limit, limit| Looker::new(Settings { app_memory_limit, limit, ..settings(&fixture) }).look(at(0));
     let cases = [
         (Some(300 * MIB), Limit::Auto, Some(300 * MIB), "APP_MEMORY_LIMIT from the downward API"),
         (Some(300 * MIB), Limit::Fixed(64 * MIB), Some(64 * MIB), "watch.limit"),
-        (Some(15872 * MIB), Limit::Auto, Some(15872 * MIB), "APP_MEMORY_LIMIT, which is about the node's memory: no limit is set"),
+        (
+            Some(15872 * MIB),
+            Limit::Auto,
+            Some(15872 * MIB),
+            "APP_MEMORY_LIMIT, which is about the node's memory: no limit is set",
+        ),
         (Some(16384 * MIB), Limit::Auto, None, "no limit found"),
         (None, Limit::Auto, None, "no limit found"),
     ];
@@ -122,7 +128,10 @@ fn a_kill_is_told_once_and_the_next_life_follows() {
     fixture.remove("proc/10");
     app(&fixture, 2000);
     let death = looker.look(at(1));
-    assert_eq!((death.gone, death.target, death.reading.memory_bytes, death.oom_kills), (Some(Gone::OomKilled), None, None, Some(1)));
+    assert_eq!(
+        (death.gone, death.target, death.reading.memory_bytes, death.oom_kills),
+        (Some(Gone::OomKilled), None, None, Some(1))
+    );
     let next = looker.look(at(2));
     assert_eq!((next.gone, next.reading.incarnation, next.oom_kills), (None, 2000, Some(0)));
 }
@@ -148,7 +157,10 @@ fn without_a_target_the_look_says_why_and_what_mends_it() {
     let seen = looker.look(at(0));
     assert_eq!((seen.target, seen.gone, seen.reading.memory_bytes), (None, None, None));
     let missing = &seen.degraded[0];
-    assert_eq!((missing.what.as_str(), missing.why.as_str()), ("the app's process", "no process besides the sidecar's own can be seen"));
+    assert_eq!(
+        (missing.what.as_str(), missing.why.as_str()),
+        ("the app's process", "no process besides the sidecar's own can be seen")
+    );
     assert!(missing.fix.contains("shareProcessNamespace: true"));
     app(&fixture, 1000);
     assert_eq!(looker.look(at(1)).target.unwrap().pid, 10);
@@ -166,12 +178,18 @@ fn no_proc_at_all_is_told_too() {
 fn a_guess_gives_way_to_the_owner_of_the_pprof_port_and_to_nothing_else() {
     let fixture = pod();
     fixture.process(30, 0, "envoy");
-    fixture.write("proc/30/stat", &fixture.stat_line(30, 0, "envoy", 'S', 0, 500).replace(" 1000000 256 ", " 1000000 9000 "));
+    fixture.write(
+        "proc/30/stat",
+        &fixture.stat_line(30, 0, "envoy", 'S', 0, 500).replace(" 1000000 256 ", " 1000000 9000 "),
+    );
     let mut looker = Looker::new(settings(&fixture));
     let pid = |looker: &mut Looker, second| looker.look(at(second)).target.unwrap().pid;
     assert_eq!(pid(&mut looker, 0), 30);
     // The app becomes the larger one: still a guess, so nothing changes.
-    fixture.write("proc/10/stat", &fixture.stat_line(10, 0, "worker", 'S', 0, 1000).replace(" 1000000 256 ", " 1000000 99000 "));
+    fixture.write(
+        "proc/10/stat",
+        &fixture.stat_line(10, 0, "worker", 'S', 0, 1000).replace(" 1000000 256 ", " 1000000 99000 "),
+    );
     assert_eq!(pid(&mut looker, 6), 30);
     fixture.write("proc/net/tcp", "head\n 0: 0100007F:17AC 00000000:0000 0A 0:0 00:0 0 10001 0 99 1\n");
     fixture.socket(10, 3, 99);
@@ -224,7 +242,7 @@ async fn ticks_missed_behind_a_full_queue_are_skipped() {
     }
     // Four wait in the queue and one in the hand; the next are taken after the queue moves again.
     assert_eq!(times[..5], [0, 1, 2, 3, 4]);
-    assert!(times[5] >= 60 && times[7] >= times[5] + 1, "{times:?}");
+    assert!(times[5] >= 60 && times[7] > times[5], "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]

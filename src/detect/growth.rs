@@ -250,7 +250,14 @@ impl Growth {
         }
     }
 
-    fn tell_trend(&mut self, now: &Now, rule: &'static str, severity: Severity, trend: &Trend, again: bool) -> Option<Change> {
+    fn tell_trend(
+        &mut self,
+        now: &Now,
+        rule: &'static str,
+        severity: Severity,
+        trend: &Trend,
+        again: bool,
+    ) -> Option<Change> {
         let evidence = format!(
             "rose {} in {}, floor and ceiling alike, {} of {}",
             words::size(trend.rise * now.limit),

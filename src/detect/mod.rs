@@ -17,6 +17,8 @@ mod scale;
 mod settings;
 mod standing;
 mod statistics;
+#[cfg(test)]
+mod stories;
 mod words;
 
 pub use detectors::{Detectors, Outlook, State};

@@ -93,6 +93,15 @@ fn one_client_per_job_is_told_in_ten_seconds() {
 }
 
 #[test]
+fn a_census_each_five_seconds_is_enough() {
+    let census = |t: f64| {
+        let clients = (t % 5.0 == 0.0).then_some(1 + ((t - 100.0).max(0.0) * 2.7) as u64);
+        Reading { statsd_clients: clients, ..memory(20.0) }
+    };
+    check_told("counted now and then", AlertKind::ClientLeak, 105.0..=120.0, census);
+}
+
+#[test]
 fn the_words_of_a_client_leak_are_numbers() {
     let (_, changes) = live(130.0, 1.0, |t| clients(3.0 + ((t - 100.0).max(0.0) * 2.5).floor()));
     let [Change::Opened(alert)] = &changes[..] else { panic!("{changes:?}") };

@@ -15,6 +15,8 @@ const QUIET_BAND: f64 = 0.02;
 /// A young process that stood still must have filled half, one that never did nine tenths, before a burst is told.
 const YOUNG_SHARE: f64 = 0.5;
 const NEVER_QUIET_SHARE: f64 = 0.9;
+/// One step that brings more than half of the rise is a big allocation, not a burst.
+const LARGEST_STEP: f64 = 0.5;
 /// A fall by this share is the end of a peak that the process survived.
 const SURVIVED: f64 = 0.06;
 /// New ground is this much above what was survived.
@@ -61,6 +63,7 @@ impl Burst {
             && climb.rise >= it.burst_rise
             && climb.seconds >= 3.0
             && climb.share_up >= 0.8
+            && climb.largest <= LARGEST_STEP
             && left <= it.burst_horizon.as_secs_f64()
             && share > self.peak + NEW_GROUND
             && share >= self.least_share(age, it)

@@ -33,14 +33,8 @@ const GOROUTINES: Rule = Rule {
     least: 1_000.0,
     rise: 0.5,
 };
-const THREADS: Rule = Rule {
-    kind: AlertKind::ThreadLeak,
-    name: "threads",
-    noun: "threads",
-    scales: &[60, 300],
-    least: 300.0,
-    rise: 0.3,
-};
+const THREADS: Rule =
+    Rule { kind: AlertKind::ThreadLeak, name: "threads", noun: "threads", scales: &[60, 300], least: 300.0, rise: 0.3 };
 const FDS: Rule = Rule {
     kind: AlertKind::FdLeak,
     name: "fds",

@@ -9,7 +9,7 @@ use super::reading::{Change, Detector, Reading, Severity};
 use super::settings::Settings;
 
 /// Where the watch stands, in the API's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// No reading yet, or the process is younger than the start-up grace.
     #[default]
@@ -121,7 +121,9 @@ impl Detectors {
             let at = reading.at;
             changes.extend(self.memory.end(at));
             changes.extend(self.clients.end(at));
-            changes.extend([&mut self.goroutines, &mut self.threads, &mut self.fds].into_iter().filter_map(|it| it.end(at)));
+            changes.extend(
+                [&mut self.goroutines, &mut self.threads, &mut self.fds].into_iter().filter_map(|it| it.end(at)),
+            );
             *self = Detectors::new(self.settings.clone());
             self.life = Some(Life { incarnation: reading.incarnation, seen_at: at });
         }

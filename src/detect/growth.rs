@@ -65,6 +65,18 @@ impl Now {
     }
 }
 
+/// What a rule found, in shares of the limit.
+struct Found {
+    rule: &'static str,
+    severity: Severity,
+    per_second: f64,
+    /// Where the peaks stand.
+    ceiling: f64,
+    /// Over how many seconds it was seen.
+    span: f64,
+    evidence: String,
+}
+
 /// What was warned of last, kept when the alert is cleared: the same growth is not told twice.
 #[derive(Clone, Copy, Debug)]
 struct Warned {
@@ -173,7 +185,9 @@ impl Growth {
             words::size(now.memory),
             words::size(now.limit)
         );
-        self.tell(now, "burst", Severity::Crit, climb.per_second(), now.share(), 20.0, evidence, false)
+        let (per_second, span) = (climb.per_second(), climb.seconds);
+        let found = Found { rule: "burst", severity: Severity::Crit, per_second, ceiling: 0.0, span, evidence };
+        self.tell(now, found, false)
     }
 
     fn look_near_limit(&mut self, now: &Now) -> Option<Change> {
@@ -189,7 +203,7 @@ impl Growth {
             words::size(now.limit)
         );
         let per_second = self.levels.iter().find_map(|level| level.trend).map_or(0.0, |trend| trend.per_second);
-        self.tell(now, "near_limit", severity, per_second, now.share(), 15.0, evidence, false)
+        self.tell(now, Found { rule: "near_limit", severity, per_second, ceiling: 0.0, span: 15.0, evidence }, false)
     }
 
     /// A bucket of this scale closed: does it show growth, and how soon is the limit reached?
@@ -250,7 +264,14 @@ impl Growth {
         }
     }
 
-    fn tell_trend(&mut self, now: &Now, rule: &'static str, severity: Severity, trend: &Trend, again: bool) -> Option<Change> {
+    fn tell_trend(
+        &mut self,
+        now: &Now,
+        rule: &'static str,
+        severity: Severity,
+        trend: &Trend,
+        again: bool,
+    ) -> Option<Change> {
         let evidence = format!(
             "rose {} in {}, floor and ceiling alike, {} of {}",
             words::size(trend.rise * now.limit),
@@ -258,36 +279,26 @@ impl Growth {
             words::size(now.memory),
             words::size(now.limit)
         );
-        self.tell(now, rule, severity, trend.per_second, trend.ceiling, trend.span, evidence, again)
+        let Trend { per_second, ceiling, span, .. } = *trend;
+        self.tell(now, Found { rule, severity, per_second, ceiling, span, evidence }, again)
     }
 
     fn is_expected(&self, now: &Now) -> bool {
         self.settings.expected.is_some_and(|expected| now.memory <= expected as f64)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one alert, named where they are put together")]
-    fn tell(
-        &mut self,
-        now: &Now,
-        rule: &'static str,
-        severity: Severity,
-        per_second: f64,
-        ceiling: f64,
-        span: f64,
-        evidence: String,
-        again: bool,
-    ) -> Option<Change> {
-        let severity = if self.is_expected(now) { Severity::Notice } else { severity };
-        let per_second = per_second * now.limit;
-        let room = (1.0 - ceiling.max(now.share())) * now.limit;
+    fn tell(&mut self, now: &Now, found: Found, again: bool) -> Option<Change> {
+        let severity = if self.is_expected(now) { Severity::Notice } else { found.severity };
+        let per_second = found.per_second * now.limit;
+        let room = (1.0 - found.ceiling.max(now.share())) * now.limit;
         let alert = Alert {
             kind: AlertKind::MemoryGrowth,
             severity,
-            rule,
+            rule: found.rule,
             at: now.at,
             per_second,
             time_to_limit: words::time_left(room, per_second),
-            evidence,
+            evidence: found.evidence,
         };
         let left = alert.time_to_limit;
         let change = self.standing.raise(alert, again)?;
@@ -295,7 +306,7 @@ impl Growth {
             let seconds_left = left.map_or(f64::INFINITY, |left| left.as_secs_f64());
             self.warned = Some(Warned { at: now.at, seconds_left, share: now.share() });
         }
-        let patience = Duration::from_secs_f64(span.max(600.0));
+        let patience = Duration::from_secs_f64(found.span.max(600.0));
         self.told = Some(Told { share: now.share(), grew_at: now.at, patience });
         Some(change)
     }

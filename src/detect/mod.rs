@@ -1,8 +1,8 @@
 //! Readings become alerts: trend, time to limit, the life of an alert. Pure: numbers in, values out.
 //!
-//! [`Detectors`] is the door: it owns one rule for each thing that may grow. [`growth`] is the memory rule, [`clients`] and
-//! [`count`] are what piles up; below them lie [`scale`] (one time scale of one signal), [`recent`] (the last 20 s) and
-//! [`standing`] (the life of an alert). The defaults of [`Settings`] are scored on the traces of `tests/traces`.
+//! [`Detectors`] is the door: it owns one rule for each thing that may grow. `growth` is the memory rule, `clients` and
+//! `count` are what piles up; below them lie `scale` (one time scale of one signal), `recent` (the last 20 s) and
+//! `standing` (the life of an alert). The defaults of [`Settings`] are scored on the traces of `tests/traces`.
 //!
 //! Missing: churn of clients and the freeze at the limit, which take more than a reading tells; the watch raises those.
 
@@ -17,6 +17,8 @@ mod scale;
 mod settings;
 mod standing;
 mod statistics;
+#[cfg(test)]
+mod stories;
 mod words;
 
 pub use detectors::{Detectors, Outlook, State};

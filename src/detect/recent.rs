@@ -26,6 +26,8 @@ pub(super) struct Climb {
     pub share_up: f64,
     /// How many of them went up.
     pub ups: usize,
+    /// The largest single step, as a share of the rise.
+    pub largest: f64,
     /// The share of the rise that the second half of the time brought.
     pub late_share: f64,
 }
@@ -88,11 +90,13 @@ impl Recent {
         }
         let ups = run.windows(2).filter(|pair| pair[1].value > pair[0].value).count();
         let rise = last.value - first.value;
+        let largest = run.windows(2).map(|pair| pair[1].value - pair[0].value).fold(0.0, f64::max);
         Some(Climb {
             rise,
             seconds: (last.at - first.at).as_secs_f64(),
             share_up: ups as f64 / (run.len() - 1) as f64,
             ups,
+            largest: if rise > 0.0 { largest / rise } else { 1.0 },
             late_share: if rise > 0.0 { (last.value - middle(run)) / rise } else { 0.0 },
         })
     }
@@ -134,14 +138,14 @@ mod tests {
     fn a_climb_starts_at_the_latest_of_the_lowest_points() {
         let flat_then_up = (0..10).map(|_| 5.0).chain((1..=10).map(|i| 5.0 + f64::from(i)));
         let climb = recent(Duration::from_secs(1), flat_then_up).climb().expect("it climbs");
-        assert_eq!(climb, Climb { rise: 10.0, seconds: 10.0, share_up: 1.0, ups: 10, late_share: 0.5 });
+        assert_eq!(climb, Climb { rise: 10.0, seconds: 10.0, share_up: 1.0, ups: 10, largest: 0.1, late_share: 0.5 });
     }
 
     #[test]
     fn a_jump_brings_nothing_late() {
         let jump = (0..5).map(|_| 1.0).chain((0..10).map(|_| 21.0));
         let climb = recent(Duration::from_secs(1), jump).climb().expect("it went up");
-        assert_eq!((climb.ups, climb.late_share), (1, 0.0));
+        assert_eq!((climb.ups, climb.largest, climb.late_share), (1, 1.0, 0.0));
         assert_eq!(recent(Duration::from_secs(1), [3.0]).climb(), None);
     }
 }

@@ -205,7 +205,7 @@ mod tests {
         let trend = trend_of((0..97).map(|s| 0.1 + 0.002 * f64::from(s))).expect("a line rises");
         assert!((trend.per_second - 0.002).abs() < 1e-9, "{trend:?}");
         assert_eq!(trend.span, 96.0);
-        assert!(trend.ceiling > trend.floor);
+        assert!((trend.floor - 0.1 - 0.002 * 90.0).abs() < 1e-9 && trend.ceiling >= trend.floor, "{trend:?}");
     }
 
     #[test]
@@ -220,9 +220,10 @@ mod tests {
 
     #[test]
     fn acceleration_is_projected_with_the_recent_half() {
-        let values: Vec<f64> = (0..97).map(|s| 0.1 + 0.002 * (f64::from(s) / 16.0).exp2()).collect();
-        let trend = trend_of(values).expect("it rises ever faster");
-        assert!(trend.per_second > 0.1 / 96.0 * 1.5, "{trend:?}");
+        let doubling = |s: f64| 0.02 * (s / 30.0).exp2();
+        let trend = trend_of((0..97).map(|s| doubling(f64::from(s)))).expect("it rises ever faster");
+        let over_all = (doubling(96.0) - doubling(0.0)) / 96.0;
+        assert!(trend.per_second > 1.3 * over_all, "{trend:?} against {over_all}");
     }
 
     #[test]

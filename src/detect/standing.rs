@@ -18,7 +18,6 @@ impl Standing {
         Standing { kind, severity: None }
     }
 
-
     pub(super) fn severity(&self) -> Option<Severity> {
         self.severity
     }
@@ -69,7 +68,6 @@ impl Edge {
         }
         false
     }
-
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub(super) fn span(seconds: f64) -> String {
 /// `one more every 0.4 s`, or `3 more a second` where that says more.
 pub(super) fn pace(per_second: f64) -> String {
     match 1.0 / per_second {
-        every if every >= 0.1 && every < 10.0 => format!("one more every {every:.1} s"),
+        every if (0.1..10.0).contains(&every) => format!("one more every {every:.1} s"),
         every if every >= 10.0 => format!("one more every {}", span(every)),
         _ => format!("{per_second:.0} more a second"),
     }

@@ -246,6 +246,9 @@ impl<'a> Case<'a> {
             if let Some(units) = self.lockstep_of(top).and_then(|groups| groups.first()).map(|group| group.grew) {
                 say("unit", format!("{units} units of about {} of heap each", bytes(top.bytes / units)));
             }
+            if let Some(path) = self.path(top) {
+                say("path", path);
+            }
             if let Some(module) = names::module(&top.leaf.file) {
                 say("module", module);
             }
@@ -275,6 +278,16 @@ impl<'a> Case<'a> {
         let related =
             |group: &Group| group.leaf().is_some_and(|leaf| packages.contains(&names::package(&leaf.function)));
         (!lockstep.is_empty() && lockstep.iter().any(related)).then_some(lockstep)
+    }
+
+    /// The app's own frames from the owner outwards: "`cache.Fill` ← `main.handleJob` ← `main.main`".
+    fn path(&self, row: &Row) -> Option<String> {
+        let app = self.growth.stack(row).filter(|frame| names::kind(frame) == names::Kind::App);
+        let mut frames: Vec<String> =
+            app.take(64).map(|frame| format!("`{}`", names::short(&frame.function))).collect();
+        frames.dedup();
+        frames.truncate(5);
+        (frames.len() > 1).then(|| frames.join(" ← "))
     }
 
     fn agrees(&self, row: &Row) -> bool {
@@ -383,6 +396,7 @@ mod tests {
         assert_eq!((naming.confidence, naming.is_named()), (Confidence::High, true));
         assert_eq!(naming.remedy, Some("make one StatsD client at start, reuse it, and close it at shutdown"));
         assert!(has(&naming, "module", "github.com/DataDog/datadog-go/v5@v5.9.1"));
+        assert!(has(&naming, "path", "`main.handleJob` ← `main.main`"));
         assert!(has(&naming, "unit", "37 units of about 4.0 MiB of heap each"));
         assert!(has(
             &naming,

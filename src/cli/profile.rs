@@ -204,7 +204,7 @@ impl Table {
     fn show(&self, value: i64) -> String {
         let sign = if value < 0 { "-" } else { "" };
         match self.unit.as_str() {
-            "bytes" => format!("{sign}{}", pprof::naming::bytes(value)),
+            "bytes" => format!("{sign}{}", pprof::words::bytes(value)),
             "count" => value.to_string(),
             unit => format!("{value} {unit}"),
         }

@@ -101,8 +101,11 @@ mod tests {
         let base = heap(&[(&["main.a main.go 1", "main.main main.go 9"], 10), (&["main.gone main.go 2"], 5)]);
         let now = heap(&[(&["main.new main.go 3"], 7), (&["main.a main.go 1", "main.main main.go 9"], 30)]);
         let delta = Delta::between(Some(&base), &now, &[(3, 3)]);
-        let seen: Vec<_> =
-            delta.changes.iter().map(|it| (&*delta.stack(it).next().unwrap().function, it.values[0])).collect();
+        let seen: Vec<_> = delta
+            .changes
+            .iter()
+            .map(|it| (&*delta.stack(it).next().expect("a frame").function, it.values[0]))
+            .collect();
         assert_eq!(seen, [("main.new", 7), ("main.a", 20), ("main.gone", -5)]);
         assert_eq!(delta.total(0), 22);
     }

@@ -118,6 +118,8 @@ pub(super) fn roles(kinds: &[Kind]) -> Option<Roles> {
 
 fn rows<'a>(delta: &Delta<'a>) -> Vec<Row<'a>> {
     let kinds: Vec<Kind> = delta.frames.iter().map(|frame| names::kind(frame)).collect();
+    // Instances of one generic function are one function to the person who wrote it.
+    let written: Vec<String> = delta.frames.iter().map(|frame| names::elide_types(&frame.function)).collect();
     let mut by_pair: HashMap<(&str, &str), (Row, i64)> = HashMap::new();
     let mut of_stack = Vec::new();
     for (at, change) in delta.changes.iter().enumerate() {
@@ -128,7 +130,8 @@ fn rows<'a>(delta: &Delta<'a>) -> Vec<Row<'a>> {
         let (leaf, owner, via) = (frame(roles.leaf), roles.owner.map(frame), roles.via.map(frame));
         let (bytes, objects) = (change.values[0], change.values[1]);
         let fresh = Row { leaf, owner, via, bytes: 0, objects: 0, change: at };
-        let pair = (&*leaf.function, owner.map_or("", |frame| &*frame.function));
+        let name = |index: usize| written[change.stack[index] as usize].as_str();
+        let pair = (name(roles.leaf), roles.owner.map_or("", name));
         let (row, most) = by_pair.entry(pair).or_insert((fresh, bytes));
         if bytes > *most {
             (row.leaf, row.owner, row.via, row.change, *most) = (leaf, owner, via, at, bytes);
@@ -188,6 +191,15 @@ mod tests {
         assert_eq!((seen[0].grew_bytes, seen[0].made_by_line, seen[0].stack.len()), (11_264, 60, 3));
         assert_eq!((seen[1].function.as_str(), seen[1].grew_bytes), ("main.main", 3072));
         assert_eq!((growth.grown_bytes, growth.net_bytes), (14_336, 14_336));
+    }
+
+    #[test]
+    fn instances_of_a_generic_function_are_one() {
+        let (int, text) = ("main.Fill[go.shape.int] /app/f.go 3", "main.Fill[go.shape.string] /app/f.go 3");
+        let now = heap(&[(&[int, MAIN], 1024), (&[text, MAIN], 2048)]);
+        let growth = Growth::between(None, &now);
+        assert_eq!((growth.rows.len(), growth.rows[0].bytes), (1, 3072));
+        assert_eq!(growth.culprit(&growth.rows[0]).function, "main.Fill[...]");
     }
 
     #[test]

@@ -179,7 +179,7 @@ mod tests {
         let groups = Groups::between(Some(&base), &now);
         assert_eq!((groups.net, groups.grown, groups.lockstep().len()), (282, 282, 3));
         assert_eq!(
-            groups.words(true).unwrap(),
+            groups.words(true).expect("growth"),
             "goroutines +232 in 3 groups of equal size (+78 each): statsd.(*Client).watch, statsd.(*telemetry).run, statsd.(*sender).loop"
         );
     }
@@ -199,7 +199,7 @@ mod tests {
         let now = goroutines(&[(&[PARK, moved], 57)]);
         let groups = Groups::between(Some(&base), &now);
         assert_eq!((groups.net, groups.groups.len(), groups.groups[0].grew), (-2, 1, 7));
-        assert_eq!(groups.words(true).unwrap(), "goroutines +7 in one group: statsd.(*Client).watch");
+        assert_eq!(groups.words(true).expect("growth"), "goroutines +7 in one group: statsd.(*Client).watch");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod remedy;
 #[cfg(test)]
 mod testing;
 mod wire;
+pub(crate) mod words;
 
 pub use diff::Growth;
 pub use flat::{Flat, flat};

@@ -9,6 +9,7 @@ use super::goroutines::{Group, Groups};
 use super::names;
 use super::read::Profile;
 use super::remedy;
+use super::words::{bytes, none_stands_out, percent, sentence, signed, time};
 
 /// Go's sampling period when the profile does not tell, in bytes (`runtime.MemProfileRate`).
 const DEFAULT_PERIOD: i64 = 512 << 10;
@@ -115,13 +116,21 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     fn judge(&self) -> Naming {
         let Some(base) = self.input.base else { return self.without_base() };
-        if let Some(naming) = self.heap_leak() {
-            return naming;
+        let (heap, goroutines) = (self.heap_leak(), self.goroutine_leak());
+        let stacks =
+            goroutines.as_ref().map_or(0, |it| it.culprits.iter().map(|it| it.grew_bytes).fold(0, i64::saturating_add));
+        match (heap, goroutines) {
+            (Some(naming), _) if self.growth.grown_bytes >= stacks => naming,
+            (Some(heap), Some(mut naming)) => {
+                naming.evidence.push(("heap".into(), heap.sentence));
+                naming
+            }
+            (None, Some(mut naming)) => {
+                naming.evidence.push(("heap".into(), self.why_not(base)));
+                naming
+            }
+            (heap, None) => heap.unwrap_or_else(|| unknown(self.why_not(base))),
         }
-        let why = self.why_not(base);
-        let Some(mut naming) = self.goroutine_leak() else { return unknown(why) };
-        naming.evidence.push(("heap".into(), why));
-        naming
     }
 
     /// Without a healthy moment to compare with, the largest holder may be as large in health.
@@ -143,50 +152,22 @@ impl<'a> Case<'a> {
         let top = self.growth.rows.first().filter(|row| row.bytes > 0)?;
         let (share, corroborated) = (self.growth.share(top), self.lockstep_of(top).is_some() || self.agrees(top));
         let enough = self.growth.net_bytes >= self.floor();
-        if !enough && !(corroborated && top.bytes >= self.floor()) {
+        if top.bytes < self.floor() && !enough || !corroborated && (!enough || self.is_outside_heap(10)) {
             return None;
         }
-        let culprits: Vec<Culprit> = self
-            .growth
-            .rows
-            .iter()
-            .filter(|row| row.bytes > 0)
-            .take(MAX_CULPRITS)
-            .map(|row| self.growth.culprit(row))
-            .collect();
+        let grown = self.growth.rows.iter().filter(|row| row.bytes > 0);
+        let culprits: Vec<Culprit> = grown.take(MAX_CULPRITS).map(|row| self.growth.culprit(row)).collect();
         let confidence = match share {
-            _ if share >= SURE && corroborated && enough && !self.is_outside_heap() => Confidence::High,
+            _ if share >= SURE && corroborated && enough && !self.is_outside_heap(3) => Confidence::High,
             _ if share >= STANDS_OUT => Confidence::Medium,
             _ => Confidence::Low,
         };
-        let sentence = if confidence == Confidence::Low { self.three(&culprits) } else { self.sentence(&culprits[0]) };
+        let sentence = match confidence {
+            Confidence::Low => none_stands_out(&culprits, self.growth.grown_bytes, self.input.seconds),
+            _ => sentence(&culprits[0], self.input.seconds),
+        };
         let remedy = if confidence == Confidence::Low { None } else { remedy::of_heap(self.growth.stack(top)) };
         Some(Naming { confidence, sentence, culprits, evidence: Vec::new(), remedy })
-    }
-
-    /// "`statsd.newStatsdBuffer` grew 148 MiB (92 % of heap growth) in 40 s, made in `main.handleJob` (main.go:57) via `statsd.New`"
-    fn sentence(&self, it: &Culprit) -> String {
-        let grew = format!(
-            "`{}` grew {} ({} of heap growth){}",
-            it.function,
-            bytes(it.grew_bytes),
-            percent(it.share),
-            self.time()
-        );
-        let place = format!("{}:{}", names::base_name(&it.made_by_file), it.made_by_line);
-        let via = if it.via.is_empty() || it.via == it.function { String::new() } else { format!(" via `{}`", it.via) };
-        match it.made_by.as_str() {
-            "" => grew,
-            owner if owner == it.function => format!("{grew}, at {place}{via}"),
-            owner => format!("{grew}, made in `{owner}` ({place}){via}"),
-        }
-    }
-
-    fn three(&self, culprits: &[Culprit]) -> String {
-        let each = |it: &Culprit| format!("`{}` {}", it.function, percent(it.share));
-        let names: Vec<String> = culprits.iter().take(3).map(each).collect();
-        let of = format!("{} of heap growth{}", bytes(self.growth.grown_bytes), self.time());
-        format!("no single function stands out in {of}: {}", names.join(", "))
     }
 
     /// Goroutines that pile up while the heap does not: their stacks are memory that no heap profile shows.
@@ -212,7 +193,7 @@ impl<'a> Case<'a> {
             "{grew} more goroutines stand in `{}` ({} of goroutine growth){}{waits}",
             culprits[0].function,
             percent(share),
-            self.time()
+            time(self.input.seconds)
         );
         Some(Naming { confidence, sentence, culprits, evidence: Vec::new(), remedy: remedy::of_goroutine(first) })
     }
@@ -226,6 +207,9 @@ impl<'a> Case<'a> {
             return "not nameable yet: no garbage collection between the two profiles".into();
         }
         let (net, floor) = (self.growth.net_bytes, bytes(self.floor()));
+        if net >= self.floor() {
+            return "not nameable: most of the growth is outside the Go heap".into();
+        }
         if net <= 0 {
             return format!("not nameable yet: the heap did not grow ({}; {floor} of growth needed)", signed(net));
         }
@@ -246,6 +230,9 @@ impl<'a> Case<'a> {
             if let Some(units) = self.lockstep_of(top).and_then(|groups| groups.first()).map(|group| group.grew) {
                 say("unit", format!("{units} units of about {} of heap each", bytes(top.bytes / units)));
             }
+            if let Some(path) = self.path(top) {
+                say("path", path);
+            }
             if let Some(module) = names::module(&top.leaf.file) {
                 say("module", module);
             }
@@ -256,7 +243,7 @@ impl<'a> Case<'a> {
         if let Some(last) = self.growth.rows.last().filter(|row| row.bytes <= -self.floor()) {
             say("shrank", format!("`{}` {}", names::short(&last.leaf.function), signed(last.bytes)));
         }
-        if self.is_outside_heap() {
+        if self.is_outside_heap(3) {
             say("memory", "most of the growth is outside the Go heap".into());
         }
         all
@@ -277,32 +264,33 @@ impl<'a> Case<'a> {
         (!lockstep.is_empty() && lockstep.iter().any(related)).then_some(lockstep)
     }
 
+    /// The app's own frames from the owner outwards: "`cache.Fill` ← `main.handleJob` ← `main.main`".
+    fn path(&self, row: &Row) -> Option<String> {
+        let app = self.growth.stack(row).filter(|frame| names::kind(frame) == names::Kind::App);
+        let mut frames: Vec<String> =
+            app.take(64).map(|frame| format!("`{}`", names::short(&frame.function))).collect();
+        frames.dedup();
+        frames.truncate(5);
+        (frames.len() > 1).then(|| frames.join(" ← "))
+    }
+
     fn agrees(&self, row: &Row) -> bool {
         let top = self.growth.culprit(row);
         let same = |it: &Culprit| it.function == top.function && it.made_by == top.made_by;
         self.input.previous.is_some_and(|naming| naming.is_named() && naming.culprits.first().is_some_and(same))
     }
 
-    /// Growth of the heap below a third of RSS growth: stacks, cgo, mappings or fragmentation hold the rest.
-    fn is_outside_heap(&self) -> bool {
+    /// Growth of the heap is less than one part in so many of RSS growth: stacks, cgo, mappings or fragmentation hold the rest.
+    /// At a collector's usual pace RSS grows twice as fast as what lives, so a half says nothing yet.
+    fn is_outside_heap(&self, part: u64) -> bool {
         let heap = u64::try_from(self.growth.net_bytes).unwrap_or(0);
         let least = NOISE.unsigned_abs() * DEFAULT_PERIOD.unsigned_abs();
-        self.input.base.is_some() && self.input.rss_growth_bytes.is_some_and(|rss| rss > least && heap < rss / 3)
+        self.input.base.is_some() && self.input.rss_growth_bytes.is_some_and(|rss| rss > least && heap < rss / part)
     }
 
     fn floor(&self) -> i64 {
         let period = if self.input.now.period > 0 { self.input.now.period } else { DEFAULT_PERIOD };
         period.saturating_mul(NOISE)
-    }
-
-    fn time(&self) -> String {
-        let seconds = self.input.seconds;
-        match seconds {
-            _ if !(seconds.is_finite() && seconds >= 1.0) => String::new(),
-            _ if seconds < 120.0 => format!(" in {seconds:.0} s"),
-            _ if seconds < 7_200.0 => format!(" in {:.0} min", seconds / 60.0),
-            _ => format!(" in {:.0} h", seconds / 3_600.0),
-        }
     }
 }
 
@@ -323,26 +311,6 @@ fn same_allocations(base: &Profile, now: &Profile) -> bool {
 
 fn sum(groups: &[Group]) -> i64 {
     groups.iter().fold(0_i64, |sum, group| sum.saturating_add(group.grew))
-}
-
-/// `148 MiB`, with a decimal below ten.
-pub(crate) fn bytes(n: i64) -> String {
-    let n = n.unsigned_abs();
-    let (value, unit) = match n {
-        0..=1_023 => return format!("{n} B"),
-        1_024..=1_048_575 => (n as f64 / 1_024.0, "KiB"),
-        1_048_576..=1_073_741_823 => (n as f64 / 1_048_576.0, "MiB"),
-        _ => (n as f64 / 1_073_741_824.0, "GiB"),
-    };
-    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
-}
-
-fn signed(n: i64) -> String {
-    format!("{}{}", if n < 0 { "-" } else { "+" }, bytes(n))
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
 }
 
 #[cfg(test)]
@@ -383,6 +351,7 @@ mod tests {
         assert_eq!((naming.confidence, naming.is_named()), (Confidence::High, true));
         assert_eq!(naming.remedy, Some("make one StatsD client at start, reuse it, and close it at shutdown"));
         assert!(has(&naming, "module", "github.com/DataDog/datadog-go/v5@v5.9.1"));
+        assert!(has(&naming, "path", "`main.handleJob` ← `main.main`"));
         assert!(has(&naming, "unit", "37 units of about 4.0 MiB of heap each"));
         assert!(has(
             &naming,
@@ -478,6 +447,9 @@ mod tests {
         let outside = with(61 * MIB);
         assert_eq!(outside.confidence, Confidence::Medium);
         assert!(has(&outside, "memory", "most of the growth is outside the Go heap"));
+        let far = name(&Input { rss_growth_bytes: Some(201 << 20), ..input(&base, &now) });
+        assert_eq!(far.sentence, "not nameable: most of the growth is outside the Go heap");
+        assert!(!far.is_named());
     }
 
     #[test]
@@ -500,6 +472,12 @@ mod tests {
             Some("let the goroutine end: select on ctx.Done() beside the channel, or close the channel")
         );
         assert!(has(&naming, "heap", "not nameable yet: no garbage collection between the two profiles"));
+        let grown = heap(&[(LEAK, MIB), (&[CACHE, MAIN], 9 * MIB)]);
+        let beside = name(&Input { goroutines: Some((Some(&calm), &piled)), ..input(&flat, &grown) });
+        assert_eq!(beside.sentence, naming.sentence);
+        let grown = heap(&[(LEAK, MIB), (&[CACHE, MAIN], 10 * MIB)]);
+        let above = name(&Input { goroutines: Some((Some(&calm), &piled)), ..input(&flat, &grown) });
+        assert_eq!(above.culprits[0].function, "cache.(*Cache).Put");
     }
 
     #[test]

@@ -356,8 +356,8 @@ mod tests {
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        out.write_all(bytes).unwrap();
-        out.finish().unwrap()
+        out.write_all(bytes).expect("memory takes all");
+        out.finish().expect("memory takes all")
     }
 
     /// Two stacks of three functions, one frame inlined into another.
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn stacks_come_leaf_first_with_inlined_frames_spelled_out() {
-        let profile = read(&gzip(&wire().encode_to_vec()), CAP).unwrap();
+        let profile = read(&gzip(&wire().encode_to_vec()), CAP).expect("a profile");
         let names = |at: usize| -> Vec<_> {
             profile.stack(&profile.samples[at]).map(|it| format!("{}:{}", it.function, it.line)).collect()
         };
@@ -405,7 +405,7 @@ mod tests {
         let names = proto::Profile { string_table: wire().string_table, ..Default::default() }.encode_to_vec();
         let rest = proto::Profile { string_table: Vec::new(), ..wire() }.encode_to_vec();
         let turned = [names, rest].concat();
-        let of = |bytes: &[u8]| format!("{:?}", read(bytes, CAP).unwrap());
+        let of = |bytes: &[u8]| format!("{:?}", read(bytes, CAP).expect("a profile"));
         assert_eq!(of(&gzip(&plain)), of(&plain));
         assert_eq!(of(&turned), of(&plain));
     }
@@ -446,7 +446,7 @@ mod tests {
     fn a_cut_gzip_stream_is_cut_everywhere() {
         let whole = gzip(&wire().encode_to_vec());
         for end in 2..whole.len() {
-            assert_eq!(read(&whole[..end], CAP).unwrap_err(), ReadError::Truncated, "cut at {end}");
+            assert_eq!(read(&whole[..end], CAP).expect_err("a refusal"), ReadError::Truncated, "cut at {end}");
         }
     }
 
@@ -455,8 +455,8 @@ mod tests {
         let mut bomb = wire().encode_to_vec();
         bomb.extend([0x1a, 0x80, 0x80, 0x80, 0x80, 0x04]);
         bomb.resize(CAP + 100, 0);
-        assert_eq!(read(&gzip(&bomb), CAP).unwrap_err(), ReadError::TooLarge(CAP));
-        assert_eq!(read(&bomb, CAP).unwrap_err(), ReadError::TooLarge(CAP));
+        assert_eq!(read(&gzip(&bomb), CAP).expect_err("a refusal"), ReadError::TooLarge(CAP));
+        assert_eq!(read(&bomb, CAP).expect_err("a refusal"), ReadError::TooLarge(CAP));
     }
 
     #[test]
@@ -475,7 +475,7 @@ mod tests {
         let mut profile = wire();
         profile.location[0].line = vec![proto::Line { function_id: 1, line: 1 }; 5_000];
         profile.sample = vec![proto::Sample { location_id: vec![7; 2_000], value: vec![1] }; 10];
-        assert_eq!(read(&profile.encode_to_vec(), CAP).unwrap_err(), ReadError::TooManyParts(CAP / 4));
+        assert_eq!(read(&profile.encode_to_vec(), CAP).expect_err("a refusal"), ReadError::TooManyParts(CAP / 4));
     }
 
     #[test]
@@ -485,7 +485,7 @@ mod tests {
             bytes.extend([0x32, name.len() as u8]);
             bytes.extend(name);
         }
-        assert_eq!(&*read(&bytes, CAP).unwrap().frames[0].function, "main.\u{fffd}");
+        assert_eq!(&*read(&bytes, CAP).expect("a profile").frames[0].function, "main.\u{fffd}");
     }
 
     proptest::proptest! {

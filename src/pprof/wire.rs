@@ -145,7 +145,10 @@ mod tests {
     #[test]
     fn fields_come_one_at_a_time_and_unwanted_ones_are_passed_over() {
         let bytes = [0x60, 0x96, 0x01, 0x32, 2, b'h', b'i', 0x1a, 3, 1, 2, 3, 0x09, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(all(&bytes, 100).unwrap(), ["Number(12, 150)", "Bytes(6, [104, 105])", "Passed", "Passed"]);
+        assert_eq!(
+            all(&bytes, 100).expect("four fields"),
+            ["Number(12, 150)", "Bytes(6, [104, 105])", "Passed", "Passed"]
+        );
     }
 
     #[test]

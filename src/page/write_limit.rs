@@ -89,12 +89,14 @@ impl AsyncWrite for WriteLimit {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     async fn pair() -> (WriteLimit, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind loopback");
         let address = listener.local_addr().expect("a bound address");
-        let client = TcpStream::connect(address).await.expect("connect to loopback");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(1 << 16).expect("a small buffer");
+        let client = socket.connect(address).await.expect("connect to loopback");
         (WriteLimit::new(listener.accept().await.expect("accept").0), client)
     }
 
@@ -126,7 +128,7 @@ mod tests {
         tokio::time::pause();
         let trickle = async {
             // More than the kernel holds for both ends, so that each turn makes the writer write.
-            let mut buffer = vec![0; 24 << 20];
+            let mut buffer = vec![0; 16 << 20];
             loop {
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 client.read_exact(&mut buffer).await.expect("bytes to read");

@@ -18,7 +18,7 @@ use oomwatch::snapshot::{
     About, CulpritView, DegradedView, EvidenceView, IncidentView, MemoryView, OutputPart, ProfileView, ReadingPoint,
     Snapshots, StatsdPart, TargetView, TopContexts, TopName, WatchPart, rfc3339,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,8 @@ const MIB: u64 = 1024 * 1024;
 /// Seconds of readings before now, and how long ago the leak began.
 const SPAN: u64 = 900;
 const LEAK: u64 = 380;
+/// The id by which `page.mjs` says that the sidecar may change its mind now.
+const GO_ON: &str = "00000000000000aa";
 /// A name as a forged profile would carry it: shown as text or not at all.
 const HOSTILE: &str = "main.</script><img src=x onerror=document.title='run'>\"'\u{2028}\u{202e}λ";
 
@@ -51,6 +53,26 @@ async fn a_quiet_page_says_so_and_what_is_missing() {
     }
 }
 
+/// The incident opens unnamed; the name comes while the page is open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verdict_that_comes_later_is_told_by_the_stream() {
+    let now = wall_clock();
+    let verdict = "worker grows by 25 MiB/min; profiles are being pulled.";
+    let unnamed = IncidentView { state: "open", verdict: verdict.into(), culprits: vec![], ..named(now) };
+    let rig = serve(now, vec![unnamed], leaking(now), None).await;
+    let looking = browse(rig.address, &["worker", "--name", "later", "--later", "newStatsdBuffer"]);
+    let naming = async {
+        tokio::time::timeout(Duration::from_secs(90), rig.go_on.notified()).await.expect("the browser's sign to go on");
+        rig.incidents.send_replace(Arc::new(vec![named(now)]));
+    };
+    match what_is_missing() {
+        Some(why) => println!("SKIPPED: {why}"),
+        None => {
+            tokio::join!(looking, naming);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_with_a_token_opens_for_who_has_it() {
     let now = wall_clock();
@@ -67,6 +89,9 @@ async fn a_page_with_a_token_opens_for_who_has_it() {
 
 struct Rig {
     address: SocketAddr,
+    incidents: watch::Sender<Arc<Vec<IncidentView>>>,
+    /// Told when the browser asks for the profile [`GO_ON`].
+    go_on: Arc<Notify>,
     _tasks: JoinSet<()>,
 }
 
@@ -84,18 +109,23 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
     let server = PageServer::bind(settings).await.expect("bind loopback");
     let address = server.local_addr();
     let (store, mut requests) = mpsc::channel(8);
+    let go_on = Arc::new(Notify::new());
+    let told_to_go_on = go_on.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(server.run(parts, store, CancellationToken::new()));
     tasks.spawn(async move {
         // The senders live as long as the page, or its parts would stand still.
-        let _owners = (statsd, output, watching, told);
+        let _owners = (statsd, output, watching);
         while let Some(request) = requests.recv().await {
-            if let StoreRequest::Read { reply, .. } = request {
+            if let StoreRequest::Read { id, reply } = request {
+                if id == GO_ON {
+                    told_to_go_on.notify_one();
+                }
                 reply.send(Some(Bytes::from_static(b"\x1f\x8bas pulled"))).ok();
             }
         }
     });
-    Rig { address, _tasks: tasks }
+    Rig { address, incidents: told, go_on, _tasks: tasks }
 }
 
 async fn linger() {

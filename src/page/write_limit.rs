@@ -84,3 +84,73 @@ impl AsyncWrite for WriteLimit {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpSocket};
+
+    async fn pair() -> (WriteLimit, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind loopback");
+        let address = listener.local_addr().expect("a bound address");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(1 << 16).expect("a small buffer");
+        let client = socket.connect(address).await.expect("connect to loopback");
+        (WriteLimit::new(listener.accept().await.expect("accept").0), client)
+    }
+
+    /// Writes without end; gives how long it took to be refused.
+    async fn write_on(mut server: WriteLimit) -> Duration {
+        let begun = Instant::now();
+        let chunk = vec![0; 1 << 20];
+        let error = loop {
+            if let Err(error) = server.write_all(&chunk).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        begun.elapsed()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_given_up_after_the_stall() {
+        let (server, client) = pair().await;
+        tokio::time::pause();
+        let took = write_on(server).await;
+        assert!(took >= STALL && took < STALL + Duration::from_secs(1), "{took:?}");
+        drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_a_little_now_and_then_is_given_up_after_the_whole_time() {
+        let (server, mut client) = pair().await;
+        tokio::time::pause();
+        let trickle = async {
+            // More than the kernel holds for both ends, so that each turn makes the writer write.
+            let mut buffer = vec![0; 16 << 20];
+            loop {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                client.read_exact(&mut buffer).await.expect("bytes to read");
+            }
+        };
+        let took = tokio::select! {
+            took = write_on(server) => took,
+            () = trickle => unreachable!("it reads for ever"),
+        };
+        assert!(took >= WHOLE && took < WHOLE + STALL, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_is_served_and_a_flush_begins_anew() {
+        let (mut server, mut client) = pair().await;
+        let chunk = vec![7; 8 << 20];
+        let mut got = vec![0; 8 << 20];
+        let (wrote, read) = tokio::join!(server.write_all(&chunk), client.read_exact(&mut got));
+        wrote.expect("written");
+        read.expect("read");
+        assert!(server.began.is_some(), "eight MiB do not fit into the kernel's buffers at once");
+        server.flush().await.expect("flushed");
+        assert!(server.began.is_none());
+    }
+}

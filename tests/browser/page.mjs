@@ -1,9 +1,10 @@
 // Looks at the page as a person does, in a real Chromium, and fails on the first thing that is not so.
 //
-//   node page.mjs URL OUTPUT_DIR VERDICT [--culprit FUNCTION] [--name PREFIX] [--token TOKEN]
+//   node page.mjs URL OUTPUT_DIR VERDICT [--culprit FUNCTION] [--name PREFIX] [--token TOKEN] [--later VERDICT]
 //
 // VERDICT is a part of the sentence that must be visible. With --culprit the table must name it, and its stack must open by
-// keyboard. Screenshots: light, dark and 360 px wide, as OUTPUT_DIR/PREFIX-*.png.
+// keyboard. With --later the verdict must come to say that without a reload. Screenshots: light, dark and 360 px wide, as
+// OUTPUT_DIR/PREFIX-*.png.
 
 import { mkdir, readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
@@ -11,9 +12,9 @@ import { chromium } from "playwright-core";
 
 const { values: options, positionals: [url, output, verdict] } = parseArgs({
   allowPositionals: true,
-  options: { culprit: { type: "string" }, name: { type: "string", default: "page" }, token: { type: "string" } },
+  options: { culprit: { type: "string" }, name: { type: "string", default: "page" }, token: { type: "string" }, later: { type: "string" } },
 });
-if (!url || !output || !verdict) throw new Error("usage: page.mjs URL OUTPUT_DIR VERDICT [--culprit FUNCTION] [--name PREFIX] [--token TOKEN]");
+if (!url || !output || !verdict) throw new Error("usage: page.mjs URL OUTPUT_DIR VERDICT [--culprit FUNCTION] [--name PREFIX] [--token TOKEN] [--later VERDICT]");
 
 const FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -31,9 +32,10 @@ function check(good, words) {
 async function open(browser, { scheme, width = 1180, height = 900 }) {
   const context = await browser.newContext({ colorScheme: scheme, viewport: { width, height }, deviceScaleFactor: 2, acceptDownloads: true });
   const page = await context.newPage();
-  const complaints = [];
+  const [complaints, lists] = [[], []];
   const known = (text) => options.token && text.includes("401"); // The page learns that it needs a token by asking.
   page.on("console", (message) => message.type() === "error" && !known(message.text()) && complaints.push(message.text()));
+  page.on("response", (response) => response.url().endsWith("/api/incidents") && lists.push(response.status()));
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("request", (request) => new URL(request.url()).origin === new URL(url).origin || request.url().startsWith("blob:") || complaints.push(`asked ${request.url()}`));
   await page.addInitScript(() => {
@@ -47,7 +49,7 @@ async function open(browser, { scheme, width = 1180, height = 900 }) {
   }
   await page.locator("body.ready").waitFor({ timeout: DEADLINE });
   await page.locator("#live[data-state=live]").waitFor({ timeout: DEADLINE });
-  return { context, page, complaints };
+  return { context, page, complaints, lists };
 }
 
 /** What holds in every look: no complaint, no violation, no sideways scrolling. */
@@ -63,7 +65,7 @@ async function checkWords(page) {
   const sentence = page.locator("#verdict .sentence");
   await sentence.getByText(verdict).first().waitFor({ timeout: DEADLINE }).catch(() => undefined);
   check((await sentence.innerText()).includes(verdict), `the verdict says "${verdict}"`);
-  check(await page.locator("#verdict").getAttribute("aria-live") === "polite", "a change of the verdict is announced");
+  check((await page.locator("[aria-live=polite]").allInnerTexts()).some((text) => text.includes(verdict)), "the verdict is announced");
   check(!(await page.title()).includes("run"), "no name was run as a script");
   check(await page.locator("main img, main script").count() === 0, "no name became markup");
   check(await page.locator("#memory canvas").count() === 1, "the chart is drawn");
@@ -123,12 +125,23 @@ async function checkDeepLink(page) {
   await page.goBack();
 }
 
+/** The sidecar changes its mind; the page must follow without being loaded again. */
+async function checkLive({ page, lists }, later) {
+  // It asks for the list when it opens and once more when its stream is open: from then on only events tell.
+  while (lists.length < 2) await page.waitForEvent("response", { timeout: DEADLINE });
+  check(!(await page.locator("#verdict .sentence").innerText()).includes(later), `the verdict does not say "${later}" yet`);
+  await page.request.get(new URL("/api/profiles/00000000000000aa", url).href); // The test's sign to go on.
+  const told = page.locator("#verdict .sentence").getByText(later).first();
+  check(await told.waitFor({ timeout: DEADLINE }).then(() => true, () => false), `the verdict turns to "${later}" by itself`);
+}
+
 await mkdir(output, { recursive: true });
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
 try {
   for (const look of [{ name: "light", scheme: "light" }, { name: "dark", scheme: "dark" }, { name: "360", scheme: "light", width: 360, height: 780 }]) {
-    const { context, page, complaints } = await open(browser, look);
+    const { context, page, complaints, lists } = await open(browser, look);
     await checkWords(page);
+    if (options.later && look.name === "light") await checkLive({ page, lists }, options.later);
     await page.screenshot({ path: `${output}/${options.name}-${look.name}.png`, fullPage: true });
     if (look.name === "light") {
       if (options.culprit) {

@@ -44,10 +44,10 @@ export function fill(element: HTMLElement, key: unknown, make: () => Child[]): v
   element.replaceChildren(...children);
 }
 
-/** A button that copies `text` and says so. */
-export function copyButton(label: string, text: string, describedAs = label): HTMLButtonElement {
+/** A button that copies what `text` gives then, and says so. */
+export function copyButton(label: string, text: () => string, describedAs = label): HTMLButtonElement {
   const button = h("button", { type: "button", class: "copy", "aria-label": describedAs }, label);
-  button.addEventListener("click", () => void copy(text).then((ok) => {
+  button.addEventListener("click", () => void copy(text()).then((ok) => {
     button.textContent = ok ? "Copied" : "Not copied";
     setTimeout(() => (button.textContent = label), 1600);
   }));
@@ -75,5 +75,5 @@ function copyBySelection(text: string): boolean {
 
 /** A command on one line with its copy button. */
 export function command(text: string): HTMLElement {
-  return h("div", { class: "command" }, h("code", { tabindex: "0" }, text), copyButton("Copy", text, `Copy: ${text}`));
+  return h("div", { class: "command" }, h("code", { tabindex: "0" }, text), copyButton("Copy", () => text, `Copy: ${text}`));
 }

@@ -9,18 +9,26 @@ import { answer, isOpen } from "./verdict";
 const title = (id: string, text: string, ...rest: (Node | false)[]): HTMLElement =>
   h("div", { class: "head" }, h("h2", { id: `${id}-title` }, text), ...rest);
 
+// The verdict's parts stay for the life of the page: its numbers change with each reading, and a button must not lose its
+// focus over that. Only a change of what is said, not of a number in it, is announced.
+const label = h("p", { class: "label" });
+const sentence = h("p", { class: "sentence" });
+const spoken = { text: "", link: "" };
+const copyLink = copyButton("Copy link", () => spoken.link);
+byId("verdict").append(label, sentence, h("div", { class: "actions" }, copyButton("Copy verdict", () => spoken.text), copyLink));
+
 export function showVerdict(status: Status, incident: Incident | null): void {
   const said = answer(status, incident);
-  const section = byId("verdict");
-  section.dataset.tone = said.tone;
-  fill(section, [said, incident?.id, incident?.closed_at], () => [
-    h("p", { class: "label" }, h("span", { class: "shape", "aria-hidden": "true" }), said.label,
-      incident && h("span", { class: "meta" }, `${words(incident.kind)} · since ${moment(incident.opened_at)}`)),
-    h("p", { class: "sentence" }, ...prose(said.sentence)),
-    h("div", { class: "actions" },
-      copyButton("Copy verdict", said.sentence),
-      incident && copyButton("Copy link", `${location.origin}/#/incident/${encodeURIComponent(incident.id)}`)),
+  spoken.text = said.sentence;
+  spoken.link = `${location.origin}/#/incident/${encodeURIComponent(incident?.id ?? "")}`;
+  copyLink.hidden = incident === null;
+  byId("verdict").dataset.tone = said.tone;
+  fill(label, [said.label, incident?.id], () => [
+    h("span", { class: "shape", "aria-hidden": "true" }), said.label,
+    incident && h("span", { class: "meta" }, `${words(incident.kind)} · since ${moment(incident.opened_at)}`),
   ]);
+  fill(sentence, said.sentence, () => prose(said.sentence));
+  fill(byId("announce"), [said.label, incident?.id, incident?.verdict], () => [`${said.label}. ${said.sentence}`]);
   document.title = `${said.label} · ${status.target?.name ?? "oomwatch"}`;
 }
 

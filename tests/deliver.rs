@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use support::intake::FakeIntake;
+use support::intake::{FakeIntake, Seen};
 use support::{Sidecar, sender, wait_for};
 use tokio::time::Instant;
 
@@ -86,21 +86,28 @@ fn send_all(to: SocketAddr) -> Sent {
 }
 
 fn check(sent: &Sent, intake: &FakeIntake) {
+    let seen = intake.seen();
+    assert!(seen.violations.is_empty(), "{:?}", seen.violations);
     for (name, sum) in &sent.counters {
-        assert_eq!(intake.counter_sum(name).round(), *sum, "counter {name}");
+        assert_eq!(seen.counter(name).round(), *sum, "counter {name}");
     }
     for (name, last) in &sent.gauges {
-        assert_eq!(intake.last_gauge(name), Some(*last), "gauge {name}");
+        assert_eq!(seen.gauge(name), Some(*last), "gauge {name}");
     }
     for (name, size) in &sent.sets {
-        assert_eq!(intake.gauge_sum(name), *size, "set {name}");
+        assert_eq!(seen.counter(name), *size, "set {name}: its sizes over all windows");
     }
     for (name, count) in &sent.histograms {
-        assert_eq!(intake.counter_sum(&format!("{name}.count")).round(), *count, "histogram {name}");
+        assert_eq!(seen.counter(&format!("{name}.count")).round(), *count, "histogram {name}");
     }
     for (name, (count, sum)) in &sent.sketches {
-        assert_eq!(intake.sketch_totals(name), (*count, *sum), "sketch {name}");
+        assert_eq!((seen.sketch_count(name), sketch_sum(&seen, name)), (*count as i64, *sum), "sketch {name}");
     }
+}
+
+fn sketch_sum(seen: &Seen, name: &str) -> f64 {
+    let named = seen.sketches().into_iter().filter(|sketch| sketch.metric == name);
+    named.flat_map(|sketch| &sketch.dogsketches).map(|dog| dog.sum).sum()
 }
 
 fn intake_settings(intake: &FakeIntake) -> String {
@@ -174,6 +181,7 @@ async fn sigterm_in_mid_window_delivers_the_open_window() {
     })
     .await
     .unwrap();
-    assert_eq!(intake.counter_sum("open").round(), 3_000.0);
-    assert_eq!(intake.sketch_totals("open.d"), (1_000, 2_000.0));
+    let seen = intake.seen();
+    assert_eq!(seen.counter("open").round(), 3_000.0);
+    assert_eq!((seen.sketch_count("open.d"), sketch_sum(&seen, "open.d")), (1_000, 2_000.0));
 }

@@ -2,6 +2,8 @@
 //!
 //! The decoder is `tests/decode`, built once into `target/`. Without Go the test says so and proves nothing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::aggregate;
 use crate::config::{Config, Counters, Limit, Output};
+use crate::datadog::Policy;
 use crate::pipeline::words::Identity;
 use crate::pipeline::plan;
 use crate::sink::{Proxy, Secret, agent, intake, store};
@@ -23,8 +24,7 @@ pub(super) fn intake(config: &Config) -> intake::Settings {
     };
     let https = config.proxy.https.as_ref().map(|proxy| proxy.expose().to_owned());
     let defaults = intake::Settings::new(base_url, Secret::new(api_key.expose()));
-    let mut policy = defaults.policy.clone();
-    policy.max_age = config.spool.max_age;
+    let policy = Policy { max_age: config.spool.max_age, ..defaults.policy };
     intake::Settings {
         api_key_file: api_key_file.clone(),
         hostname: config.identity.hostname.clone(),

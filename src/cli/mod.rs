@@ -10,7 +10,7 @@ mod healthcheck;
 mod logging;
 mod manifest;
 mod profile;
-mod replay;
+pub mod replay;
 mod run;
 mod version;
 

@@ -101,7 +101,8 @@ impl Ledger {
     pub fn vanished(&mut self, gone: Gone, now: f64) -> Vec<Event> {
         let certain = gone == Gone::OomKilled;
         let edge = self.figures.limit_bytes.is_some_and(|limit| self.figures.memory_bytes as f64 >= EDGE * limit as f64);
-        if !certain && !(gone == Gone::Unknown && edge) {
+        let killed = certain || gone == Gone::Unknown && edge;
+        if !killed {
             return self.close(State::Recovered, "the process ended", now);
         }
         if self.open.is_none() {

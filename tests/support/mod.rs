@@ -8,6 +8,7 @@ pub mod intake;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -43,11 +44,18 @@ listen = "127.0.0.1:0"
 impl Sidecar {
     /// Starts it with [`BASE`] and the further settings, and waits until it has said where it listens.
     pub fn start(settings: &str, env: &[(&str, &str)]) -> Sidecar {
+        Sidecar::spawn(settings, env, Command::new(OOMWATCH))
+    }
+
+    /// [`Sidecar::start`] with a command that runs the binary under another identity, or from another place.
+    pub fn spawn(settings: &str, env: &[(&str, &str)], mut command: Command) -> Sidecar {
         let dir = tempfile::tempdir().unwrap();
+        // Another user must be able to read the settings.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let file = dir.path().join("sidecar.toml");
         std::fs::write(&file, format!("{BASE}{settings}")).unwrap();
         let log = dir.path().join("log");
-        let mut child = Command::new(OOMWATCH)
+        let mut child = command
             .args(["run", "--config"])
             .arg(&file)
             .env_clear()

@@ -2,7 +2,7 @@
 //!
 //! A leaked client keeps its socket, and a connected socket is a row with our port as its remote one: so the table tells a leak
 //! of clients from mere churn, for every client library, without any right. The tables are shared by all in the pod, may have
-//! a hundred thousand rows when a leak is old, and are read as a stream, with nothing kept per row.
+//! a hundred thousand rows when a leak is old, and are read as a stream up to [`MAX_ROWS`], with nothing kept per row.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -10,6 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use crate::pipeline::Census;
+
+/// Rows read of a table. The kernel begins anew at the first socket for each 4 KiB that are read, so its cost grows with the
+/// square of the rows: 0.45 s for 20,000 of them on Linux 6.18. A leak as large as this is told all the same.
+pub const MAX_ROWS: usize = 16_384;
 
 /// Users told apart; a pod has one or two.
 const MAX_USERS: usize = 64;
@@ -48,7 +52,7 @@ struct Count {
 impl Count {
     fn table(&mut self, mut rows: impl BufRead, ours: &Ours) {
         let mut line = Vec::with_capacity(256);
-        loop {
+        for _ in 0..MAX_ROWS {
             line.clear();
             match std::io::Read::take(&mut rows, MAX_ROW).read_until(b'\n', &mut line) {
                 Ok(0) => break,
@@ -179,9 +183,9 @@ mod tests {
     #[test]
     fn ipv6_and_ipv4_in_ipv6_count_too() {
         let six = "00000000000000000000000001000000";
-        let mapped = "0000000000000000FFFF00000100007F";
+        let (mapped, other) = ("0000000000000000FFFF00000100007F", "0000000000000000FFFF00000200007F");
         let rows = row(&format!("{six}:D001"), &format!("{six}:1FBD"), 7, 5, 0)
-            + &row(&format!("{mapped}:D001"), &format!("{mapped}:1FBD"), 7, 6, 0);
+            + &row(&format!("{other}:D001"), &format!("{mapped}:1FBD"), 7, 6, 0);
         check(&rows, &ours(), 2, Some(7), 0);
     }
 
@@ -202,6 +206,13 @@ mod tests {
         check(&rows, &ours(), 5, Some(20), 0);
         let many: String = (0..1000).map(|n| row("0100007F:D001", "0100007F:1FBD", n, 100, 0)).collect();
         check(&many, &ours(), 1000, Some(0), 0);
+    }
+
+    #[test]
+    fn a_table_without_end_is_read_so_far() {
+        let rows = row("0100007F:D001", "0100007F:1FBD", 1, 5, 0).repeat(20_000);
+        // One of the rows is the head.
+        check(&rows, &ours(), MAX_ROWS as u64 - 1, Some(1), 0);
     }
 
     #[test]

@@ -159,6 +159,11 @@ async fn each_kind_asks_for_its_path_with_the_token_and_no_more() {
 #[tokio::test]
 async fn silence_ends_at_the_first_bound() {
     check(Act::Silence, "timeout", "did not answer within 0.25 s").await;
+    let server = serve(vec![Act::Silence]).await;
+    let patient = Bounds { whole: Duration::from_secs(60), ..bounds() };
+    let puller = Puller::new(&settings(&server.url)).unwrap().within(patient);
+    let pull = tokio::time::timeout(Duration::from_secs(20), puller.pull(ProfileKind::Heap));
+    assert_eq!(pull.await.expect("the first bound ends it").unwrap_err().reason, "timeout");
 }
 
 #[tokio::test]

@@ -65,6 +65,20 @@ fn one_look_brings_every_figure() {
 }
 
 #[test]
+fn a_long_table_of_clients_is_read_more_rarely() {
+    let fixture = pod();
+    let row = " 1: 0100007F:D001 0100007F:1FBD 01 0:0 00:0 0 10001 0 5 2 0 0\n";
+    fixture.write("proc/net/udp", &row.repeat(7_000));
+    let mut looker = Looker::new(settings(&fixture));
+    let clients = |looker: &mut Looker, second| looker.look(at(second)).census.clients;
+    assert_eq!(clients(&mut looker, 0), Some(7_000));
+    fixture.write("proc/net/udp", row);
+    assert_eq!((clients(&mut looker, 2), clients(&mut looker, 3)), (Some(7_000), Some(1)));
+    fixture.write("proc/net/udp", "");
+    assert_eq!(clients(&mut looker, 4), Some(0));
+}
+
+#[test]
 fn children_are_left_out_when_told_so() {
     let fixture = pod();
     fixture.process(11, 10, "child");

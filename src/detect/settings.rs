@@ -8,7 +8,8 @@ pub struct Settings {
     /// Slow rules wait until the process is this old, because a start-up ramp is growth and no leak. Fast rules (scales of seconds,
     /// the burst, near the limit, StatsD clients) never wait; while the process is younger they want it to have stood still
     /// once, or ask for more of a rise. Default 60 s; `0s` waits for nothing. Raise
-    /// it for apps that load for minutes.
+    /// it for apps that load for minutes, or whose soft memory limit lets the heap fill to nine tenths in the first minutes: from
+    /// outside that is what a leak looks like.
     pub startup_grace: Duration,
     /// A size in bytes up to which growth is known and fine (a cache that fills): memory alerts below it are notices only. Default
     /// none. For apps whose plateau is known.

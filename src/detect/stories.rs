@@ -125,6 +125,20 @@ fn churn_of_clients_is_no_leak() {
 }
 
 #[test]
+fn clients_that_come_and_go_under_rising_load_are_no_leak() {
+    let life = |t: f64| clients(10.0 + (t - 100.0).max(0.0) * 2.0 - if t.rem_euclid(4.0) < 2.0 { 3.0 } else { 0.0 });
+    let (_, changes) = live(115.0, 1.0, life);
+    assert_eq!(said(&changes), []);
+}
+
+#[test]
+fn clients_closed_by_a_collector_are_told_once() {
+    let (_, changes) = live(900.0, 1.0, |t| clients(1.0 + 3.0 * t.rem_euclid(60.0)));
+    let opened = said(&changes).into_iter().filter(|(_, _, severity)| severity.is_some()).count();
+    assert_eq!(opened, 1, "{changes:?}");
+}
+
+#[test]
 fn clients_that_go_away_clear_the_alert() {
     let (detectors, changes) =
         live(200.0, 1.0, |t| clients(if t < 150.0 { 1.0 + (t - 100.0).max(0.0) * 3.0 } else { 1.0 }));
@@ -161,6 +175,14 @@ fn start_up_ramps_are_silent() {
     }
     for seconds in [2.0, 10.0, 20.0] {
         check_silent("data loaded at start", 900.0, |t| memory(8.0 + 170.0 * (t / seconds).min(1.0) + noise(t)));
+    }
+}
+
+#[test]
+fn data_loaded_for_most_of_a_minute_is_a_notice_at_most() {
+    for seconds in [30.0, 40.0, 48.0] {
+        let (_, changes) = live(900.0, 1.0, |t| memory(8.0 + 180.0 * (t / seconds).min(1.0) + noise(t)));
+        assert!(said(&changes).iter().all(|(_, _, severity)| *severity <= Some(Severity::Notice)), "{changes:?}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! group in [`super::goroutines`]. Two profiles number their frames differently, so frames are matched by what they say.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::read::{Frame, Profile};
 
@@ -11,7 +12,7 @@ use super::read::{Frame, Profile};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Indices into [`Delta::frames`], leaf first.
-    pub stack: Box<[u32]>,
+    pub stack: Arc<[u32]>,
     /// One for each column that was asked for.
     pub values: Box<[i64]>,
 }
@@ -44,6 +45,16 @@ impl<'a> Delta<'a> {
         change.stack.iter().map(|index| self.frames[*index as usize])
     }
 
+    /// For each frame a number that frames of the same function share, as `written` says it.
+    pub fn functions<'s, K: std::hash::Hash + Eq>(&'s self, written: impl Fn(&'s str) -> K) -> Vec<u32> {
+        let mut numbers = HashMap::new();
+        let mut number = |frame: &&'a Frame| {
+            let next = u32::try_from(numbers.len()).expect("a profile has fewer than 2^31 frames");
+            *numbers.entry(written(&frame.function)).or_insert(next)
+        };
+        self.frames.iter().map(&mut number).collect()
+    }
+
     /// Sum of one column.
     pub fn total(&self, column: usize) -> i64 {
         self.changes.iter().fold(0, |sum, change| sum.saturating_add(change.values[column]))
@@ -55,17 +66,20 @@ struct Sum<'a> {
     frames: Vec<&'a Frame>,
     by_frame: HashMap<&'a Frame, u32>,
     changes: Vec<Change>,
-    by_stack: HashMap<Box<[u32]>, usize>,
+    by_stack: HashMap<Arc<[u32]>, usize>,
 }
 
 impl<'a> Sum<'a> {
     fn add(&mut self, profile: &'a Profile, value: impl Fn(&[i64], usize) -> i64, columns: usize) {
         let own: Vec<u32> = profile.frames.iter().map(|frame| self.frame(frame)).collect();
-        let mut stack = Vec::new();
+        // The first profile keeps its numbers, and so may lend its stacks.
+        let same = own.iter().enumerate().all(|(at, index)| at == *index as usize);
         for sample in &profile.samples {
-            stack.clear();
-            stack.extend(sample.stack.iter().map(|index| own[*index as usize]));
-            let at = self.change(&stack, columns);
+            let stack = match same {
+                true => Arc::clone(&sample.stack),
+                false => sample.stack.iter().map(|index| own[*index as usize]).collect(),
+            };
+            let at = self.change(stack, columns);
             for (column, sum) in self.changes[at].values.iter_mut().enumerate() {
                 *sum = sum.saturating_add(value(&sample.values, column));
             }
@@ -80,13 +94,13 @@ impl<'a> Sum<'a> {
         })
     }
 
-    fn change(&mut self, stack: &[u32], columns: usize) -> usize {
-        if let Some(at) = self.by_stack.get(stack) {
+    fn change(&mut self, stack: Arc<[u32]>, columns: usize) -> usize {
+        if let Some(at) = self.by_stack.get(&stack) {
             return *at;
         }
         let at = self.changes.len();
-        self.changes.push(Change { stack: stack.into(), values: vec![0; columns].into() });
-        self.by_stack.insert(stack.into(), at);
+        self.changes.push(Change { stack: Arc::clone(&stack), values: vec![0; columns].into() });
+        self.by_stack.insert(stack, at);
         at
     }
 }

@@ -119,8 +119,8 @@ pub(super) fn roles(kinds: &[Kind]) -> Option<Roles> {
 fn rows<'a>(delta: &Delta<'a>) -> Vec<Row<'a>> {
     let kinds: Vec<Kind> = delta.frames.iter().map(|frame| names::kind(frame)).collect();
     // Instances of one generic function are one function to the person who wrote it.
-    let written: Vec<String> = delta.frames.iter().map(|frame| names::elide_types(&frame.function)).collect();
-    let mut by_pair: HashMap<(&str, &str), (Row, i64)> = HashMap::new();
+    let functions = delta.functions(names::elide_types);
+    let mut by_pair: HashMap<(u32, Option<u32>), (Row, i64)> = HashMap::new();
     let mut of_stack = Vec::new();
     for (at, change) in delta.changes.iter().enumerate() {
         of_stack.clear();
@@ -130,8 +130,8 @@ fn rows<'a>(delta: &Delta<'a>) -> Vec<Row<'a>> {
         let (leaf, owner, via) = (frame(roles.leaf), roles.owner.map(frame), roles.via.map(frame));
         let (bytes, objects) = (change.values[0], change.values[1]);
         let fresh = Row { leaf, owner, via, bytes: 0, objects: 0, change: at };
-        let name = |index: usize| written[change.stack[index] as usize].as_str();
-        let pair = (name(roles.leaf), roles.owner.map_or("", name));
+        let function = |index: usize| functions[change.stack[index] as usize];
+        let pair = (function(roles.leaf), roles.owner.map(function));
         let (row, most) = by_pair.entry(pair).or_insert((fresh, bytes));
         if bytes > *most {
             (row.leaf, row.owner, row.via, row.change, *most) = (leaf, owner, via, at, bytes);

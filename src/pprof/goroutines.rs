@@ -15,6 +15,9 @@ use super::read::{Frame, Profile};
 /// Groups that grew by fewer are the come and go of requests.
 const MIN_GREW: i64 = 5;
 
+/// Groups kept; a server of many kinds of work has some hundreds.
+const MAX_GROUPS: usize = 1_000;
+
 /// A goroutine's smallest stack, in bytes (`runtime.stackMin`).
 const SMALLEST_STACK: i64 = 2048;
 
@@ -34,7 +37,7 @@ pub struct Groups<'a> {
     pub net: i64,
     /// Sum over the groups that grew.
     pub grown: i64,
-    /// Groups that grew, most first.
+    /// Groups that grew, most first, at most a thousand.
     pub groups: Vec<Group<'a>>,
 }
 
@@ -42,18 +45,20 @@ impl<'a> Groups<'a> {
     pub fn between(base: Option<&'a Profile>, now: &'a Profile) -> Self {
         let of = |profile: &Profile| profile.type_index("goroutine").unwrap_or(0);
         let delta = Delta::between(base, now, &[(base.map_or(0, of), of(now))]);
-        let mut by_functions: HashMap<Vec<&str>, Group> = HashMap::new();
-        for change in &delta.changes {
-            let stack: Vec<&Frame> = delta.stack(change).collect();
-            let key = stack.iter().map(|frame| &*frame.function).collect();
-            let group = by_functions.entry(key).or_insert(Group { stack, grew: 0 });
-            group.grew = group.grew.saturating_add(change.values[0]);
+        let functions = delta.functions(|name| name);
+        let mut by_functions: HashMap<Box<[u32]>, (usize, i64)> = HashMap::new();
+        for (at, change) in delta.changes.iter().enumerate() {
+            let key = change.stack.iter().map(|index| functions[*index as usize]).collect();
+            let (_, grew) = by_functions.entry(key).or_insert((at, 0));
+            *grew = grew.saturating_add(change.values[0]);
         }
-        let mut groups: Vec<(Vec<&str>, Group)> =
-            by_functions.into_iter().filter(|(_, group)| group.grew > 0).collect();
-        groups.sort_by(|(a_key, a), (b_key, b)| b.grew.cmp(&a.grew).then_with(|| a_key.cmp(b_key)));
-        let groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
-        let grown = groups.iter().fold(0_i64, |sum, group| sum.saturating_add(group.grew));
+        let mut grew: Vec<(usize, i64)> = by_functions.into_values().filter(|(_, grew)| *grew > 0).collect();
+        grew.sort_unstable_by_key(|(at, grew)| (std::cmp::Reverse(*grew), *at));
+        let grown = grew.iter().fold(0_i64, |sum, (_, grew)| sum.saturating_add(*grew));
+        grew.truncate(MAX_GROUPS);
+        let group = |(at, grew): (usize, i64)| Group { stack: delta.stack(&delta.changes[at]).collect(), grew };
+        let mut groups: Vec<Group> = grew.into_iter().map(group).collect();
+        groups.sort_by_cached_key(|group| (std::cmp::Reverse(group.grew), group.place()));
         Self { net: delta.total(0), grown, groups }
     }
 

@@ -17,6 +17,9 @@ use super::wire::{Field, Wire};
 /// How much a profile may inflate to; a Go heap profile of a large service is below 10 MiB.
 pub const MAX_INFLATED: usize = 64 << 20;
 
+/// Names are cut here, in bytes. Long ones are hashed and copied for each line that bears them, so length times lines must stay small.
+const MAX_NAME: usize = 4 << 10;
+
 /// Why bytes are not a profile, in words for the page and `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -89,7 +92,7 @@ impl Profile {
 
 /// Reads a profile, gzip or plain.
 ///
-/// Memory stays below a quarter of `max_inflated`: at the usual 64 MiB that is 16 MiB, enough for 60,000 stacks of 40 frames.
+/// Memory stays below a sixth of `max_inflated`: at the usual 64 MiB that is 10 MiB, enough for 30,000 stacks of 40 frames.
 ///
 /// # Errors
 /// When the bytes are not a profile, are cut, damaged, inflate beyond `max_inflated`, or hold more parts than fit in memory.
@@ -99,9 +102,9 @@ pub fn read(bytes: &[u8], max_inflated: usize) -> Result<Profile, ReadError> {
     }
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let plain = BufReader::with_capacity(32 << 10, flate2::bufread::MultiGzDecoder::new(bytes));
-        read_plain(Wire::new(plain, max_inflated), max_inflated / 4)
+        read_plain(Wire::new(plain, max_inflated), max_inflated / 6)
     } else {
-        read_plain(Wire::new(bytes, max_inflated), max_inflated / 4)
+        read_plain(Wire::new(bytes, max_inflated), max_inflated / 6)
     }
 }
 
@@ -209,7 +212,7 @@ impl Parts {
     }
 
     fn sample(&mut self, sample: &proto::Sample) -> Result<(), ReadError> {
-        self.budget.charge(96 + 4 * sample.location_id.len() + 8 * sample.value.len())?;
+        self.budget.charge(64 + 4 * sample.location_id.len() + 8 * sample.value.len())?;
         let mut locations = Vec::with_capacity(sample.location_id.len());
         for id in &sample.location_id {
             locations.push(self.location_index(*id)?);
@@ -246,7 +249,7 @@ impl Parts {
     }
 
     fn string(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
-        let text = String::from_utf8_lossy(bytes);
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_NAME)]);
         self.budget.charge(48 + text.len())?;
         self.strings.push(Arc::from(text));
         Ok(())
@@ -460,13 +463,13 @@ mod tests {
     }
 
     #[test]
-    fn many_small_parts_cost_no_more_than_a_quarter_of_the_cap() {
+    fn many_small_parts_cost_no_more_than_a_sixth_of_the_cap() {
         for part in [[0x12_u8, 0], [0x0a, 0], [0x22, 0], [0x2a, 0], [0x32, 0]] {
             let mut bytes = wire().encode_to_vec();
-            bytes.extend(part.repeat(CAP / 4));
+            bytes.extend(part.repeat(CAP / 6));
             let error = read(&bytes, CAP);
             let one_id = matches!(part[0], 0x22 | 0x2a);
-            assert!(matches!(error, Err(ReadError::TooManyParts(n)) if n == CAP / 4) || one_id, "{part:?}: {error:?}");
+            assert!(matches!(error, Err(ReadError::TooManyParts(n)) if n == CAP / 6) || one_id, "{part:?}: {error:?}");
         }
     }
 
@@ -475,7 +478,7 @@ mod tests {
         let mut profile = wire();
         profile.location[0].line = vec![proto::Line { function_id: 1, line: 1 }; 5_000];
         profile.sample = vec![proto::Sample { location_id: vec![7; 2_000], value: vec![1] }; 10];
-        assert_eq!(read(&profile.encode_to_vec(), CAP).expect_err("a refusal"), ReadError::TooManyParts(CAP / 4));
+        assert_eq!(read(&profile.encode_to_vec(), CAP).expect_err("a refusal"), ReadError::TooManyParts(CAP / 6));
     }
 
     #[test]

@@ -142,9 +142,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_secs(4)).await;
                 client.read_exact(&mut got).await
             };
-            let (wrote, read) = tokio::join!(stream.write_all(&[7; 2 * HELD]), late);
-            wrote.expect("written within the stall");
-            read.expect("read");
+            tokio::try_join!(stream.write_all(&[7; 2 * HELD]), late).expect("written within the stall");
             stream.flush().await.expect("flushed");
         }
     }

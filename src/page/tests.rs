@@ -26,7 +26,7 @@ use crate::snapshot::{
 const DEADLINE: Duration = Duration::from_secs(10);
 const PROFILE: &[u8] = b"\x1f\x8bprofile";
 
-/// A page on port 0 over hand-made snapshots, and a store that knows one profile.
+/// A page on port 0 over hand-made snapshots, and a store that knows every profile but one: what reaches it is found.
 struct Rig {
     address: SocketAddr,
     stop: CancellationToken,
@@ -62,7 +62,7 @@ impl Rig {
         let (store, requests) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(parts, store, stop.clone()));
-        tasks.spawn(store_of_one(requests));
+        tasks.spawn(store_of_all_but_one(requests));
         Self { address, stop, watch, incidents, _statsd: statsd, tasks }
     }
 
@@ -85,10 +85,10 @@ impl Rig {
     }
 }
 
-async fn store_of_one(mut requests: mpsc::Receiver<StoreRequest>) {
+async fn store_of_all_but_one(mut requests: mpsc::Receiver<StoreRequest>) {
     while let Some(request) = requests.recv().await {
         if let StoreRequest::Read { id, reply } = request {
-            reply.send((id == "00112233445566aa").then(|| Bytes::from_static(PROFILE))).ok();
+            reply.send((id != "00112233445566ab").then(|| Bytes::from_static(PROFILE))).ok();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A TCP stream whose writes have a time limit: a client that stops reading, or reads a byte a second, loses its connection.
+//! A stream whose writes have a time limit: a client that stops reading, or reads a byte a second, loses its connection.
 //!
 //! hyper limits the time for a request's headers and nothing of the answer. The clock runs only while bytes wait that the
 //! kernel will not take, so a quiet stream of events costs nothing.
@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Without any byte taken.
@@ -18,8 +17,8 @@ const STALL: Duration = Duration::from_secs(5);
 /// From the first wait to the last byte handed over; the largest profile is a few MiB.
 const WHOLE: Duration = Duration::from_secs(30);
 
-pub(super) struct WriteLimit {
-    stream: TcpStream,
+pub(super) struct WriteLimit<S> {
+    stream: S,
     /// When the bytes that wait began to wait; `None` once all were handed over.
     began: Option<Instant>,
     /// The write before had to wait as well, so the alarm is set.
@@ -27,8 +26,8 @@ pub(super) struct WriteLimit {
     alarm: Pin<Box<Sleep>>,
 }
 
-impl WriteLimit {
-    pub(super) fn new(stream: TcpStream) -> Self {
+impl<S> WriteLimit<S> {
+    pub(super) fn new(stream: S) -> Self {
         Self { stream, began: None, stalled: false, alarm: Box::pin(sleep_until(Instant::now())) }
     }
 
@@ -49,13 +48,13 @@ impl WriteLimit {
     }
 }
 
-impl AsyncRead for WriteLimit {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteLimit<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 
-impl AsyncWrite for WriteLimit {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteLimit<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.limited(context, outcome)
@@ -87,25 +86,19 @@ impl AsyncWrite for WriteLimit {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-    async fn pair() -> (WriteLimit, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind loopback");
-        let address = listener.local_addr().expect("a bound address");
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(1 << 16).expect("a small buffer");
-        let client = socket.connect(address).await.expect("connect to loopback");
-        (WriteLimit::new(listener.accept().await.expect("accept").0), client)
-    }
+    use super::*;
+
+    /// What the "kernel" holds for the reader.
+    const HELD: usize = 1024;
 
     /// Writes without end; gives how long it took to be refused.
-    async fn write_on(mut server: WriteLimit) -> Duration {
+    async fn write_on(stream: DuplexStream) -> Duration {
         let begun = Instant::now();
-        let chunk = vec![0; 1 << 20];
+        let mut stream = WriteLimit::new(stream);
         let error = loop {
-            if let Err(error) = server.write_all(&chunk).await {
+            if let Err(error) = stream.write_all(&[0; HELD]).await {
                 break error;
             }
         };
@@ -113,44 +106,44 @@ mod tests {
         begun.elapsed()
     }
 
-    #[tokio::test]
-    async fn a_client_that_reads_nothing_is_given_up_after_the_stall() {
-        let (server, client) = pair().await;
-        tokio::time::pause();
-        let took = write_on(server).await;
-        assert!(took >= STALL && took < STALL + Duration::from_secs(1), "{took:?}");
-        drop(client);
+    /// The timer counts in whole milliseconds.
+    fn check(took: Duration, expected: Duration) {
+        assert!(took >= expected && took <= expected + Duration::from_millis(2), "{took:?}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_given_up_after_the_stall() {
+        let (server, _client) = duplex(HELD);
+        check(write_on(server).await, STALL);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_a_little_now_and_then_is_given_up_after_the_whole_time() {
-        let (server, mut client) = pair().await;
-        tokio::time::pause();
+        let (server, mut client) = duplex(HELD);
         let trickle = async {
-            // More than the kernel holds for both ends, so that each turn makes the writer write.
-            let mut buffer = vec![0; 16 << 20];
             loop {
-                tokio::time::sleep(Duration::from_secs(3)).await;
-                client.read_exact(&mut buffer).await.expect("bytes to read");
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                client.read_u8().await.expect("a byte to read");
             }
         };
-        let took = tokio::select! {
-            took = write_on(server) => took,
+        tokio::select! {
+            took = write_on(server) => check(took, WHOLE),
             () = trickle => unreachable!("it reads for ever"),
-        };
-        assert!(took >= WHOLE && took < WHOLE + STALL, "{took:?}");
+        }
     }
 
-    #[tokio::test]
-    async fn a_client_that_reads_is_served_and_a_flush_begins_anew() {
-        let (mut server, mut client) = pair().await;
-        let chunk = vec![7; 8 << 20];
-        let mut got = vec![0; 8 << 20];
-        let (wrote, read) = tokio::join!(server.write_all(&chunk), client.read_exact(&mut got));
-        wrote.expect("written");
-        read.expect("read");
-        assert!(server.began.is_some(), "eight MiB do not fit into the kernel's buffers at once");
-        server.flush().await.expect("flushed");
-        assert!(server.began.is_none());
+    #[tokio::test(start_paused = true)]
+    async fn after_a_flush_both_limits_begin_anew() {
+        let (server, mut client) = duplex(HELD);
+        let mut stream = WriteLimit::new(server);
+        for _ in 0..20 {
+            let mut got = [0; 2 * HELD];
+            let late = async {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                client.read_exact(&mut got).await
+            };
+            tokio::try_join!(stream.write_all(&[7; 2 * HELD]), late).expect("written within the stall");
+            stream.flush().await.expect("flushed");
+        }
     }
 }

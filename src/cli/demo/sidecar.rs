@@ -114,7 +114,10 @@ fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// Writes the settings and starts the sidecar; returns once its page answers.
+/// Writes the settings and starts the sidecar; returns once it is ready.
+///
+/// The health listener is asked first: its port is a fresh one, while the usual page may be that of another demo, which was
+/// about to take it when we looked. A sidecar that cannot bind its page ends before it is ready.
 ///
 /// # Errors
 /// In words, with the end of its log, when it ends or keeps silent.
@@ -126,10 +129,10 @@ pub async fn start(ports: &Ports, intake: SocketAddr, home: &Path) -> Result<(Ch
     let mut command = Command::new(executable);
     command.arg("run").arg("--config").arg(file).stdin(Stdio::null());
     let mut child = spawn(command, &log)?;
-    let page = Page::at(ports.page);
+    let (health, page) = (Page::at(ports.health), Page::at(ports.page));
     let deadline = Instant::now() + READY_WITHIN;
     loop {
-        if page.get::<serde_json::Value>("/api/status").await.is_ok() {
+        if health.ask("/readyz").await.is_ok() && page.ask("/api/status").await.is_ok() {
             return Ok((child, page));
         }
         if let Ok(Some(status)) = child.try_wait() {
@@ -176,7 +179,7 @@ pub fn tail(log: &Path) -> String {
     format!("{}\n  (all of it: {})", last.join("\n"), log.display())
 }
 
-/// Asks the page's API.
+/// Asks the page's API, or the health listener.
 #[derive(Debug)]
 pub struct Page {
     client: Client<HttpConnector, Empty<Bytes>>,
@@ -188,17 +191,24 @@ impl Page {
         Page { client: Client::builder(TokioExecutor::new()).build_http(), addr }
     }
 
+    /// What a path answers, as JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
+        let body = self.ask(path).await?;
+        serde_json::from_slice(&body).map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// What a path answers, within 2 s and with a success.
+    async fn ask(&self, path: &str) -> Result<Bytes, String> {
         let uri = format!("http://{}{path}", self.addr).parse().map_err(|error| format!("{path}: {error}"))?;
         let answer = async {
             let response = self.client.get(uri).await.map_err(|error| error.to_string())?;
             let status = response.status();
-            let body =
-                Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
-            if !status.is_success() {
-                return Err(status.to_string());
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            if status.is_success() {
+                body.map(|body| body.to_bytes()).map_err(|error| error.to_string())
+            } else {
+                Err(status.to_string())
             }
-            serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string())
         };
         let answered = timeout(Duration::from_secs(2), answer).await;
         answered.unwrap_or_else(|_| Err("no answer in 2 s".to_owned())).map_err(|error| format!("{path}: {error}"))

@@ -353,6 +353,13 @@ fn too_many_contexts_fold_by_name_with_exact_sums() {
 }
 
 #[test]
+fn a_folded_timestamped_count_goes_into_the_bucket_so_that_the_sum_stays_exact() {
+    let (found, stats) =
+        run(Settings { max_contexts: 0, ..Settings::default() }, b"a:10|c|#n:1|T1700000003\na:20|c|#n:2|T1700000003");
+    assert_eq!((found, stats.overflowed), (vec!["a rate/10 3 #oomwatch_overflow:true".to_owned()], 2));
+}
+
+#[test]
 fn too_many_names_fold_by_type() {
     let mut aggregator = Aggregator::new(Settings { max_contexts: 0, ..Settings::default() });
     for n in 0..300 {

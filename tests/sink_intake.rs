@@ -1,4 +1,5 @@
 //! The intake sink against a fake intake on loopback: what comes out, and where every point is when something fails.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it broke by its line")]
 
 #[path = "support/intake.rs"]
 mod intake;

@@ -143,9 +143,9 @@ impl MetricSink for DatagramSink {
             _ => None,
         };
         if error.is_some() {
-            self.refused(&mut state)
+            self.refused(&mut state);
         } else {
-            self.confirm(&mut state)
+            self.confirm(&mut state);
         }
         Ok(())
     }

@@ -183,8 +183,14 @@ fn spawn(
     let puller = Puller::new(&settings::puller(config))?;
     let sampler = Sampler::new(settings::sampler(config, &bound, puller.local_port()));
     let detectors = Detectors::new(settings::detectors(config));
-    let watch_wires =
-        pipeline::watch::Wires { observations: observations_in, pace, own: own.clone(), findings, runtime: runtime_in, part: watched };
+    let watch_wires = pipeline::watch::Wires {
+        observations: observations_in,
+        pace,
+        own: own.clone(),
+        findings,
+        runtime: runtime_in,
+        part: watched,
+    };
     let watch = pipeline::watch::Watch::new(detectors, config.watch.interval, wall_clock, watch_wires);
     let wires = investigate::Wires {
         findings: findings_in,

@@ -63,7 +63,9 @@ fn a_taken_port_is_named_with_what_to_do() {
 fn a_missing_target_is_said_and_metrics_still_flow() {
     let sidecar = Sidecar::start("[watch]\nname = \"no-such-process\"\n", &[]);
     sender(sidecar.statsd[0]).send(b"a:1|c").unwrap();
-    wait_for(Duration::from_secs(5), "the sample", || (sidecar.metric("oomwatch_statsd_samples_total ")? > 0.0).then_some(()));
+    wait_for(Duration::from_secs(5), "the sample", || {
+        (sidecar.metric("oomwatch_statsd_samples_total ")? > 0.0).then_some(())
+    });
     let degraded = wait_for(Duration::from_secs(5), "the page to say what is missing", || {
         let status = sidecar.api("/api/status");
         let list = status["degraded"].as_array()?.clone();
@@ -105,10 +107,8 @@ fn pprof(answer: &'static [u8], hold: bool) -> std::net::SocketAddr {
 
 fn degraded_by_pprof(answer: &'static [u8], hold: bool, words: &[&str]) {
     let address = pprof(answer, hold);
-    let settings = format!(
-        "[watch]\npid = {}\n[profile]\nurl = \"http://{address}/debug/pprof\"\n",
-        std::process::id()
-    );
+    let settings =
+        format!("[watch]\npid = {}\n[profile]\nurl = \"http://{address}/debug/pprof\"\n", std::process::id());
     let sidecar = Sidecar::start(&settings, &[]);
     let said = wait_for(Duration::from_secs(20), "the page to say why there is no profile", || {
         let status = sidecar.api("/api/status");
@@ -119,12 +119,18 @@ fn degraded_by_pprof(answer: &'static [u8], hold: bool, words: &[&str]) {
         assert!(said.to_string().contains(word), "{word:?} is missing in {said}");
     }
     sender(sidecar.statsd[0]).send(b"a:1|c").unwrap();
-    wait_for(Duration::from_secs(5), "metrics to flow", || (sidecar.metric("oomwatch_statsd_samples_total ")? > 0.0).then_some(()));
+    wait_for(Duration::from_secs(5), "metrics to flow", || {
+        (sidecar.metric("oomwatch_statsd_samples_total ")? > 0.0).then_some(())
+    });
 }
 
 #[test]
 fn pprof_that_answers_404_is_said() {
-    degraded_by_pprof(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", false, &["404", "net/http/pprof", "profile.url"]);
+    degraded_by_pprof(
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        false,
+        &["404", "net/http/pprof", "profile.url"],
+    );
 }
 
 #[test]

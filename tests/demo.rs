@@ -170,7 +170,8 @@ fn agrees_with_go(_dir: &Path, profiles: &BTreeMap<String, String>) {
 fn pprof_row(line: &str) -> Option<(i64, String)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let bytes = words.first()?.strip_suffix('B').unwrap_or(words.first()?).parse().ok()?;
-    (words.len() >= 6 && words[1].ends_with('%')).then(|| (bytes, words[5..].join(" ").replace(" (inline)", "").replace(" (partial-inline)", "")))
+    (words.len() >= 6 && words[1].ends_with('%'))
+        .then(|| (bytes, words[5..].join(" ").replace(" (inline)", "").replace(" (partial-inline)", "")))
 }
 
 fn browse(url: &str, shots: &Path) {

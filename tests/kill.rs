@@ -122,7 +122,8 @@ fn story(intake: &FakeIntake) {
     });
     let killed = Instant::now();
     assert_eq!(status.signal(), Some(9), "{status}");
-    let named = named.unwrap_or_else(|| panic!("killed before the culprit was named: {}", sidecar.api("/api/incidents")));
+    let named =
+        named.unwrap_or_else(|| panic!("killed before the culprit was named: {}", sidecar.api("/api/incidents")));
     let stored = stored.expect("a heap profile after a collection is on disk before the kill");
     let event = event(intake, "newStatsdBuffer").unwrap();
     assert!(event["text"].as_str().unwrap().contains("main.handleJob"), "{event}");

@@ -1,4 +1,5 @@
 //! The Agent sink against a socket on loopback: nothing is lost at 5,000 samples a second, and what is lost is counted.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it broke by its line")]
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;

@@ -1,4 +1,5 @@
 //! The intake sink against a fake intake on loopback: what comes out, and where every point is when something fails.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it broke by its line")]
 
 #[path = "support/intake.rs"]
 mod intake;
@@ -213,6 +214,22 @@ async fn a_payload_too_large_is_split_down_to_what_fits() {
 }
 
 #[tokio::test]
+async fn points_that_the_intake_would_refuse_are_counted_and_never_sent() {
+    let intake = FakeIntake::start().await;
+    let mut rig = Rig::start(settings(&intake.url()));
+    let mut all = window(5);
+    all.points[0].value = f64::NAN;
+    all.points[1].context = context("12.5");
+    all.points[2].timestamp = now() + 3_600;
+    all.points[3].timestamp = now() - 7_200;
+    rig.send(Outgoing::Window(all)).await;
+    intake.wait_for("the good one", SOON, |seen| seen.counter("c4") == 3.0).await;
+    let part = rig.end().await;
+    let reasons = [("encode_ahead", 1), ("encode_name", 1), ("encode_value", 1), ("too_old", 1)];
+    assert_eq!((part.dropped.clone(), intake.seen().series().len()), (reasons.into(), 1));
+}
+
+#[tokio::test]
 async fn a_payload_that_is_not_understood_is_dropped_and_counted() {
     let intake = FakeIntake::start().await;
     intake.fail([Fault::Status(400)]);
@@ -234,6 +251,10 @@ async fn a_refused_key_holds_everything_until_the_file_brings_another() {
         rig.send(Outgoing::Window(window(2))).await;
     }
     rig.until("the refusal shows", |part| part.degraded.first().is_some_and(|it| it.why.contains("403"))).await;
+    // The file is looked at every 50 ms, and nothing is sent meanwhile.
+    for _ in 0..10 {
+        rig.status.changed().await.unwrap();
+    }
     let tried = intake.seen().requests.len();
     assert!(tried <= 2, "one try, or two that were under way together, and not {tried}");
     std::fs::write(&file, "fresh\n").unwrap();
@@ -320,6 +341,7 @@ async fn at_closure_what_waits_is_tried_once_more_at_once() {
     let mut rig = Rig::start(waits);
     rig.send(Outgoing::Window(window(5))).await;
     intake.wait_for("a failure", SOON, |seen| seen.requests.len() == 1).await;
+    rig.until("the way is blocked", |part| !part.degraded.is_empty()).await;
     rig.send(Outgoing::Window(window(2))).await;
     let part = rig.end().await;
     assert_eq!((intake.seen().series().len(), part.dropped.len()), (7, 0));

@@ -1,7 +1,7 @@
 //! Datadog's own generated Go types read the bodies that our encoder writes, field for field.
 //!
 //! The decoder is `tests/decode`, built once into `target/`. Without Go the test says so and proves nothing.
-
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it broke by its line")]
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};

@@ -28,12 +28,16 @@ impl Bound {
             match UdpSource::bind(*address, size, config.statsd.max_datagram.0 as usize) {
                 Ok(source) => statsd.push(source),
                 // A pod without IPv6 has no ::1, and the default listens on both.
-                Err(fault) if address.is_ipv6() && fault.kind() == io::ErrorKind::AddrNotAvailable => missing.push(*address),
+                Err(fault) if address.is_ipv6() && fault.kind() == io::ErrorKind::AddrNotAvailable => {
+                    missing.push(*address)
+                }
                 Err(fault) => faults.push(refused("statsd.listen", address, &fault)),
             }
         }
         if statsd.is_empty() && faults.is_empty() {
-            faults.push("statsd.listen: none of its addresses exists here: expected one such as \"127.0.0.1:8125\"".to_owned());
+            faults.push(
+                "statsd.listen: none of its addresses exists here: expected one such as \"127.0.0.1:8125\"".to_owned(),
+            );
         }
         let health = HealthServer::bind(config.health.listen).await;
         let page = PageServer::bind(settings::page(config)).await;
@@ -48,8 +52,12 @@ impl Bound {
 
 fn refused(key: &str, address: &impl Display, fault: &io::Error) -> String {
     let advice = match fault.kind() {
-        io::ErrorKind::AddrInUse => "the port is in use, perhaps by a Datadog Agent beside the app: stop that, or take another port and point the app at it",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need rights that a sidecar should not have: take one above",
+        io::ErrorKind::AddrInUse => {
+            "the port is in use, perhaps by a Datadog Agent beside the app: stop that, or take another port and point the app at it"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need rights that a sidecar should not have: take one above"
+        }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address: take 127.0.0.1",
         _ => "expected an address that can be listened on",
     };

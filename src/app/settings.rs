@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::aggregate;
 use crate::config::{Config, Counters, Limit, Output};
 use crate::datadog::Policy;
-use crate::pipeline::words::Identity;
 use crate::pipeline::plan;
+use crate::pipeline::words::Identity;
 use crate::sink::{Proxy, Secret, agent, intake, store};
 use crate::source::{puller, sampler};
 use crate::{detect, page};
@@ -57,7 +57,11 @@ pub(super) fn aggregate(config: &Config) -> aggregate::Settings {
             Counters::Count => aggregate::Counters::Count,
         },
         counter_expiry_seconds: u32::try_from(it.counter_expiry.as_secs()).unwrap_or(u32::MAX),
-        histogram_aggregates: it.histogram_aggregates.iter().filter_map(|name| aggregate::Aggregate::from_name(name)).collect(),
+        histogram_aggregates: it
+            .histogram_aggregates
+            .iter()
+            .filter_map(|name| aggregate::Aggregate::from_name(name))
+            .collect(),
         histogram_percentiles: it
             .histogram_percentiles
             .iter()

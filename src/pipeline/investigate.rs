@@ -20,8 +20,8 @@ use super::plan::{Plan, Purpose, Settings, Step, Wish};
 use super::views;
 use super::words::{self, Identity};
 use super::{
-    Degraded, Finding, Gone, NewProfile, Outgoing, OwnMetric, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, Runtime,
-    StoreRequest, Target, WallClock,
+    Degraded, Finding, Gone, NewProfile, Outgoing, OwnMetric, ProfileKind, PullFailed, PullReply, PullRequest, Pulled,
+    Runtime, StoreRequest, Target, WallClock,
 };
 use crate::detect::{Change, Severity};
 use crate::pprof::{Confidence, Naming};
@@ -302,7 +302,12 @@ impl Investigation {
     fn publish(&self) {
         let open = self.ledger.open.is_some();
         telemetry::gauge(&telemetry::INCIDENTS_OPEN, None).set(f64::from(u8::from(open)));
-        let gauge = OwnMetric { name: telemetry::INCIDENTS_OPEN.name, value: f64::from(u8::from(open)), count: false, tag: None };
+        let gauge = OwnMetric {
+            name: telemetry::INCIDENTS_OPEN.name,
+            value: f64::from(u8::from(open)),
+            count: false,
+            tag: None,
+        };
         let _full = self.wires.own.try_send(vec![gauge]);
         let views: Vec<IncidentView> = self.ledger.all().map(views::incident).collect();
         // Only what changed wakes the readers: a page that is told the same story each second flickers.

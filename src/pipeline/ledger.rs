@@ -53,7 +53,8 @@ impl Ledger {
         if self.open.is_none() {
             self.opened += 1;
             let id = format!("{:x}-{}", now as u64, self.opened);
-            self.open = Some(Incident::open(id, IncidentKind::Alert(alert.kind), alert.severity, self.app.clone(), now));
+            self.open =
+                Some(Incident::open(id, IncidentKind::Alert(alert.kind), alert.severity, self.app.clone(), now));
         }
         let Some(incident) = self.open.as_mut() else { return Vec::new() };
         incident.join(alert.clone());
@@ -100,7 +101,8 @@ impl Ledger {
     /// The target is gone: the end of the story, if there is one to tell.
     pub fn vanished(&mut self, gone: Gone, now: f64) -> Vec<Event> {
         let certain = gone == Gone::OomKilled;
-        let edge = self.figures.limit_bytes.is_some_and(|limit| self.figures.memory_bytes as f64 >= EDGE * limit as f64);
+        let edge =
+            self.figures.limit_bytes.is_some_and(|limit| self.figures.memory_bytes as f64 >= EDGE * limit as f64);
         let killed = certain || gone == Gone::Unknown && edge;
         if !killed {
             return self.close(State::Recovered, "the process ended", now);

@@ -177,7 +177,8 @@ impl Plan {
     /// Whether evidence of this round is still to come after the step at hand.
     pub fn more_evidence(&self, figures: &Figures, goroutines: Option<u64>) -> bool {
         self.queue.iter().any(|step| {
-            step.purpose == Purpose::Evidence && (step.kind != ProfileKind::Goroutine || affordable(figures, goroutines))
+            step.purpose == Purpose::Evidence
+                && (step.kind != ProfileKind::Goroutine || affordable(figures, goroutines))
         })
     }
 

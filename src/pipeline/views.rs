@@ -30,10 +30,10 @@ pub fn severity(severity: Severity) -> &'static str {
 }
 
 fn evidence(incident: &Incident) -> Vec<EvidenceView> {
-    let rules = incident.alerts.values().map(|alert| EvidenceView {
-        kind: format!("rule {}", alert.rule),
-        text: alert.evidence.clone(),
-    });
+    let rules = incident
+        .alerts
+        .values()
+        .map(|alert| EvidenceView { kind: format!("rule {}", alert.rule), text: alert.evidence.clone() });
     let naming = incident.naming.iter().flat_map(|naming| {
         let remedy = naming.remedy.map(|text| EvidenceView { kind: "remedy".to_owned(), text: text.to_owned() });
         let seen = naming.evidence.iter().map(|(kind, text)| EvidenceView { kind: kind.clone(), text: text.clone() });

@@ -9,9 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::chart::Chart;
-use super::{
-    Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock,
-};
+use super::{Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
 use crate::detect::{Detector, Detectors, Outlook, Reading, State};
 use crate::snapshot::{DegradedView, MemoryView, TargetView, WatchPart};
 use crate::telemetry::{self, Metric};
@@ -117,7 +115,8 @@ impl Watch {
     fn set_pace(&self, reading: &Reading) {
         let outlook = self.detectors.outlook();
         let soon = outlook.time_to_limit.is_some_and(|left| left < NEAR_TIME);
-        let share = reading.memory_bytes.zip(reading.limit_bytes).map_or(0.0, |(memory, limit)| memory as f64 / limit as f64);
+        let share =
+            reading.memory_bytes.zip(reading.limit_bytes).map_or(0.0, |(memory, limit)| memory as f64 / limit as f64);
         let pace = if soon || share > NEAR_SHARE { NEAR.min(self.interval) } else { self.interval };
         self.wires.pace.send_if_modified(|now| std::mem::replace(now, pace) != pace);
     }

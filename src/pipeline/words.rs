@@ -81,7 +81,11 @@ fn growth(incident: &Incident, figures: &Figures) -> String {
 
 /// The end of the story.
 pub fn killed(incident: Option<&Incident>, figures: &Figures, certain: bool, now: f64) -> String {
-    let how = if certain { "killed by the kernel for memory" } else { "gone at the edge of its limit, most likely an OOM kill" };
+    let how = if certain {
+        "killed by the kernel for memory"
+    } else {
+        "gone at the edge of its limit, most likely an OOM kill"
+    };
     let last = match figures.limit_bytes {
         Some(limit) if limit > 0 => {
             format!("last seen at {} of {}", bytes(figures.memory_bytes), bytes(limit))
@@ -92,7 +96,11 @@ pub fn killed(incident: Option<&Incident>, figures: &Figures, certain: bool, now
         Some(incident) if incident.is_named() => {
             let naming = incident.naming.as_ref().map_or("", |naming| naming.sentence.as_str());
             let lead = Duration::from_secs_f64((now - incident.opened_at).max(0.0));
-            format!("{} was {how}, {last}, {} after the alert. The leak: {naming}", clean(&incident.app, 60), duration(lead))
+            format!(
+                "{} was {how}, {last}, {} after the alert. The leak: {naming}",
+                clean(&incident.app, 60),
+                duration(lead)
+            )
         }
         Some(incident) => format!(
             "{} was {how}, {last}; the leak was not named: {}",
@@ -215,7 +223,8 @@ fn how_to_look(incident: &Incident, who: &Identity) -> String {
     if !who.public_url {
         let pod = who.pod.as_deref().unwrap_or("POD");
         let namespace = who.namespace.as_deref().map_or(String::new(), |name| format!("-n {name} "));
-        let _ = writeln!(text, "`kubectl {namespace}port-forward {pod} {}`, then {}", who.page_port, link(incident, who));
+        let _ =
+            writeln!(text, "`kubectl {namespace}port-forward {pod} {}`, then {}", who.page_port, link(incident, who));
         return text;
     }
     let _ = writeln!(text, "{}", link(incident, who));
@@ -248,7 +257,9 @@ fn tags(incident: &Incident, who: &Identity) -> Vec<String> {
 /// and the kind it opened with. Stable over restarts and builds, which std's hasher does not promise.
 fn aggregation_key(kind: IncidentKind, who: &Identity) -> String {
     let text = format!("{}\0{}\0{}", who.service, who.version, kind.label());
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("oomwatch-{hash:016x}")
 }
 

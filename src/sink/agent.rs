@@ -61,7 +61,7 @@ pub struct Agent {
     told: (u64, u64),
     ledger: Ledger,
     complaints: Complaints,
-    /// Lines and bytes that were handed to the queue and not yet settled.
+    /// Lines that were handed to the queue and are neither sent nor lost yet.
     waiting_lines: u64,
     settings: Settings,
 }

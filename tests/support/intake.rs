@@ -272,7 +272,7 @@ async fn answer(request: Request<Incoming>, seen: watch::Sender<Seen>) -> Result
         seen.violations.extend(violations);
         seen.requests.push(Recorded { at: Instant::now(), path, key, headers, raw, status, body });
     });
-    reply(fault, status)
+    reply(fault.as_ref(), status)
 }
 
 impl Seen {
@@ -308,17 +308,17 @@ fn status(fault: Option<&Fault>, path: &str) -> u16 {
     }
 }
 
-fn reply(fault: Option<Fault>, status: u16) -> Result<Response<Body>, std::io::Error> {
+fn reply(fault: Option<&Fault>, status: u16) -> Result<Response<Body>, std::io::Error> {
     let whole = |text: &'static str| Full::new(Bytes::from_static(text.as_bytes())).boxed();
     let mut response = Response::builder().status(if status == 0 { 500 } else { status });
     let body = match fault {
         Some(Fault::Reset) => return Err(std::io::ErrorKind::ConnectionReset.into()),
         Some(Fault::RetryAfter(_, seconds)) => {
-            response = response.header("retry-after", seconds);
+            response = response.header("retry-after", *seconds);
             whole("{}")
         }
         Some(Fault::Reply(_, kind, body)) => {
-            response = response.header("content-type", kind);
+            response = response.header("content-type", *kind);
             whole(body)
         }
         Some(Fault::Drip) => StreamBody::new(futures_util::stream::unfold((), |()| async {
@@ -427,7 +427,8 @@ fn json_rules(path: &str, value: &Value, broken: &mut Vec<String>) {
     let text = |value: &Value, key: &str| value[key].as_str().map(|text| text.chars().count());
     if path == "/api/v1/events" {
         let (title, body) = (text(value, "title"), text(value, "text"));
-        if !title.is_some_and(|n| (1..=100).contains(&n)) || !body.is_some_and(|n| n <= 4_000) {
+        let fits = title.is_some_and(|n| (1..=100).contains(&n)) && body.is_some_and(|n| n <= 4_000);
+        if !fits {
             broken.push(format!("event with a title of {title:?} and a text of {body:?} characters"));
         }
         return;

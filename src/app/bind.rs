@@ -29,7 +29,7 @@ impl Bound {
                 Ok(source) => statsd.push(source),
                 // A pod without IPv6 has no ::1, and the default listens on both.
                 Err(fault) if address.is_ipv6() && fault.kind() == io::ErrorKind::AddrNotAvailable => {
-                    missing.push(*address)
+                    missing.push(*address);
                 }
                 Err(fault) => faults.push(refused("statsd.listen", address, &fault)),
             }

@@ -9,7 +9,7 @@ mod demo;
 mod healthcheck;
 mod logging;
 mod manifest;
-mod profile;
+pub mod profile;
 pub mod replay;
 mod run;
 mod version;

@@ -2,7 +2,6 @@
 //!
 //! The decoder is `tests/decode`, built once into `target/`. Without Go the test says so and proves nothing.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says where it broke by its line")]
-#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

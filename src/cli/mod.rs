@@ -8,7 +8,7 @@ mod config;
 mod demo;
 mod healthcheck;
 mod logging;
-mod manifest;
+pub mod manifest;
 pub mod profile;
 pub mod replay;
 mod run;

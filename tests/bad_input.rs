@@ -136,7 +136,7 @@ fn pprof_that_answers_404_is_said() {
 #[test]
 fn pprof_that_answers_html_is_said() {
     let answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 20\r\n\r\n<html>welcome</html>";
-    degraded_by_pprof(answer, false, &["not a profile"]);
+    degraded_by_pprof(answer, false, &["text/html", "no profile", "profile.url"]);
 }
 
 #[test]

@@ -220,11 +220,11 @@ impl Investigation {
         match yielded {
             Yield::Count(count) => self.runtime.goroutines = count.or(self.runtime.goroutines),
             Yield::Profile { bytes, live_heap } => {
+                self.runtime.degraded = None;
                 self.runtime.live_heap_bytes = live_heap.or(self.runtime.live_heap_bytes);
                 self.keep_to_compare(step, bytes, kept.cloned());
             }
         }
-        self.runtime.degraded = None;
         self.wires.runtime.send_replace(self.runtime.clone());
     }
 

@@ -261,7 +261,7 @@ mod tests {
             ("internal/bytealg.MakeNoZero", "/usr/local/go/src/internal/bytealg/bytealg.go", Std),
             (
                 "bytes.growSlice",
-                "/root/go/pkg/mod/golang.org/toolchain@v0.0.1-go1.26.8.linux-amd64/src/bytes/buffer.go",
+                "/home/dev/go/pkg/mod/golang.org/toolchain@v0.0.1-go1.26.8.linux-amd64/src/bytes/buffer.go",
                 Std,
             ),
             (
@@ -286,7 +286,7 @@ mod tests {
             ("golang.org/x/net/http2.NewFramer", "golang.org/x/net@v0.30.0/http2/frame.go", Dependency),
             ("main.handleJob", "/app/main.go", App),
             ("main.main", "command-line-arguments/main.go", App),
-            ("main.main", "/root/go/pkg/mod/example.com/tool@v1.2.3/main.go", App),
+            ("main.main", "/home/dev/go/pkg/mod/example.com/tool@v1.2.3/main.go", App),
             ("main.Grow[go.shape.struct { github.com/x/y.T }]", "example.com/app/grow.go", App),
             ("main.handleJob.func1", "/src/app/main.go", App),
             ("worker/jobs.(*Job).Run", "worker/jobs/job.go", App),

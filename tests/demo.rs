@@ -104,7 +104,7 @@ fn the_page_and_the_profiles_tell_the_same_story() {
     let dir = tempfile::tempdir().unwrap();
     let profiles = download(address, dir.path());
     assert!(profiles.len() >= 3, "{profiles:?}");
-    agrees_with_go(dir.path(), &profiles);
+    agrees_with_go(&profiles);
     let shots = std::env::var("OOMWATCH_SCREENSHOTS").unwrap_or_else(|_| dir.path().display().to_string());
     if have("node", name) {
         browse(&url, Path::new(&shots));
@@ -136,21 +136,16 @@ fn download(page: SocketAddr, dir: &Path) -> BTreeMap<String, String> {
 }
 
 /// `profile diff --flat` against pprof's own difference: functions and bytes equal, order equal but for ties.
-fn agrees_with_go(_dir: &Path, profiles: &BTreeMap<String, String>) {
+fn agrees_with_go(profiles: &BTreeMap<String, String>) {
     let base = profiles.iter().find(|(kind, _)| kind.starts_with("baseline") || kind.starts_with("first_sight"));
     let base = base.unwrap_or_else(|| panic!("no baseline among {profiles:?}")).1;
     let now = profiles.iter().find(|(kind, _)| kind.ends_with("heap_gc") && !kind.starts_with("baseline")).unwrap().1;
     let ours = Command::new(OOMWATCH).args(["profile", "diff", "--flat", "--json", base, now]).output().unwrap();
     assert!(ours.status.success(), "{}", String::from_utf8_lossy(&ours.stderr));
     let ours: serde_json::Value = serde_json::from_slice(&ours.stdout).unwrap();
-    let rows = ours.as_array().or_else(|| ours["functions"].as_array()).unwrap_or_else(|| panic!("{ours}"));
-    let mut ours: Vec<(i64, String)> = rows
-        .iter()
-        .map(|row| {
-            let bytes = row["flat_bytes"].as_i64().or_else(|| row["bytes"].as_i64()).unwrap();
-            (bytes, row["function"].as_str().unwrap().to_owned())
-        })
-        .collect();
+    let rows = ours["rows"].as_array().unwrap_or_else(|| panic!("{ours}"));
+    let row = |row: &serde_json::Value| (row["flat"].as_i64().unwrap(), row["function"].as_str().unwrap().to_owned());
+    let mut ours: Vec<(i64, String)> = rows.iter().map(row).collect();
     let output = Command::new("go")
         .args(["tool", "pprof", "-top", "-unit=B", "-nodecount=0", "-nodefraction=0", "-edgefraction=0", "-diff_base"])
         .args([base, now])

@@ -9,22 +9,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::compare::{self, Baseline, Baselines, Compared, Material};
+use super::compare::{Baseline, Baselines, Compared};
+use super::errand::{Done, Errand, Yield};
 use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
 use super::plan::{Plan, Purpose, Settings, Step, Wish};
 use super::views;
 use super::words::{self, Identity};
 use super::{
-    Degraded, Finding, Gone, NewProfile, Outgoing, OwnMetric, ProfileKind, PullFailed, PullReply, PullRequest, Pulled,
-    Runtime, StoreRequest, Target, WallClock,
+    Degraded, Finding, Gone, Outgoing, OwnMetric, ProfileKind, PullFailed, PullRequest, Runtime, StoreRequest, Target,
+    WallClock,
 };
 use crate::detect::{Change, Severity};
-use crate::pprof::{Confidence, Naming};
+use crate::pprof::Confidence;
 use crate::snapshot::IncidentView;
 use crate::statsd::Event;
 use crate::telemetry;
@@ -53,7 +54,7 @@ pub struct Investigation {
     runtime: Runtime,
     /// The heap of the round under way, for the goroutine step to be named with; replaced by each evidence heap.
     round_heap: Option<(Duration, bytes::Bytes)>,
-    /// A naming that waits for the goroutine profile of its round before it is told.
+    /// The step under way; dropped when the app is gone.
     work: Option<Work>,
 }
 
@@ -64,21 +65,6 @@ impl std::fmt::Debug for Investigation {
 }
 
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
-
-/// How a step ended.
-struct Done {
-    step: Step,
-    took: Duration,
-    /// What was pulled; of an index page the count.
-    outcome: Result<Yield, PullFailed>,
-    kept: Option<KeptProfile>,
-    naming: Option<Result<Compared, String>>,
-}
-
-enum Yield {
-    Count(Option<u64>),
-    Profile { bytes: bytes::Bytes, live_heap: Option<u64> },
-}
 
 impl Investigation {
     pub fn new(settings: Settings, who: Identity, clock: WallClock, wires: Wires) -> Investigation {
@@ -329,101 +315,5 @@ async fn finish(work: &mut Option<Work>) -> Done {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,
-    }
-}
-
-/// One step on its way: pull, keep, compare. Owns all it needs, so that it can be dropped at any point.
-struct Errand {
-    step: Step,
-    reason: String,
-    pulls: mpsc::Sender<PullRequest>,
-    store: mpsc::Sender<StoreRequest>,
-    clock: WallClock,
-    at: Duration,
-    baselines: Baselines,
-    round_heap: Option<(Duration, bytes::Bytes)>,
-    previous: Option<Naming>,
-    rss_bytes: u64,
-}
-
-impl Errand {
-    async fn run(self) -> Done {
-        let step = self.step;
-        let reply = self.pull().await;
-        let bytes = match reply.outcome {
-            Err(failed) => return Done { step, took: reply.took, outcome: Err(failed), kept: None, naming: None },
-            Ok(Pulled::Index { goroutines }) => {
-                let outcome = Ok(Yield::Count(goroutines));
-                return Done { step, took: reply.took, outcome, kept: None, naming: None };
-            }
-            Ok(Pulled::Profile(bytes)) => bytes,
-        };
-        let kept = self.keep(&bytes).await;
-        let (live_heap, naming) = self.read(bytes.clone()).await;
-        let (outcome, live_heap) = match live_heap {
-            Some(Err(words)) => (Err(PullFailed { reason: "not_a_profile", words }), None),
-            Some(Ok(total)) => (Ok(()), Some(total)),
-            None => (Ok(()), None),
-        };
-        let outcome = outcome.map(|()| Yield::Profile { bytes, live_heap });
-        Done { step, took: reply.took, outcome, kept, naming }
-    }
-
-    async fn pull(&self) -> PullReply {
-        let (reply, answer) = oneshot::channel();
-        let _closed = self.pulls.send(PullRequest { kind: self.step.kind, reply }).await;
-        let gone = PullFailed { reason: "stopped", words: "the puller has stopped".to_owned() };
-        answer.await.unwrap_or(PullReply { kind: self.step.kind, took: Duration::ZERO, outcome: Err(gone) })
-    }
-
-    /// Evidence must be on disk before anything else is done with it: the kill may be a second away.
-    async fn keep(&self, bytes: &bytes::Bytes) -> Option<KeptProfile> {
-        let (reply, answer) = oneshot::channel();
-        let kind = self.step.kind.label();
-        let profile = NewProfile {
-            kind,
-            reason: self.reason.clone(),
-            bytes: bytes.clone(),
-            pinned: self.step.purpose != Purpose::Evidence || self.step.kind == ProfileKind::HeapAfterGc,
-        };
-        let _closed = self.store.send(StoreRequest::Save { profile, reply }).await;
-        match answer.await {
-            Ok(Ok(id)) => Some(KeptProfile {
-                id,
-                kind,
-                reason: self.reason.clone(),
-                taken_at: (self.clock)(),
-                bytes: bytes.len() as u64,
-            }),
-            Ok(Err(words)) => {
-                warn!("profile not kept: {words}");
-                None
-            }
-            Err(_) => None,
-        }
-    }
-
-    /// Reads and compares on a blocking thread.
-    async fn read(self, bytes: bytes::Bytes) -> (Option<Result<u64, String>>, Option<Result<Compared, String>>) {
-        let work = move || {
-            let is_heap = self.step.kind != ProfileKind::Goroutine;
-            let live = is_heap.then(|| compare::live_heap(&bytes));
-            let readable = !matches!(live, Some(Err(_)));
-            let naming = (self.step.purpose == Purpose::Evidence && readable).then(|| self.material(bytes)).flatten();
-            (live, naming.map(|material| compare::compare(&material)))
-        };
-        tokio::task::spawn_blocking(work).await.unwrap_or((Some(Err("the profile broke its reader".to_owned())), None))
-    }
-
-    fn material(self, bytes: bytes::Bytes) -> Option<Material> {
-        let (at, heap, goroutines) = match self.step.kind {
-            ProfileKind::Goroutine => {
-                let (at, heap) = self.round_heap?;
-                (at, heap, Some(bytes))
-            }
-            _ => (self.at, bytes, None),
-        };
-        let Errand { baselines, previous, rss_bytes, .. } = self;
-        Some(Material { baselines, heap, goroutines, previous, at, rss_bytes })
     }
 }

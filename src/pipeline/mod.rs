@@ -11,6 +11,7 @@
 
 pub mod chart;
 pub mod compare;
+mod errand;
 pub mod incident;
 pub mod investigate;
 pub mod ledger;

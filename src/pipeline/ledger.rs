@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::incident::{Incident, IncidentKind, KeptProfile, State};
-use super::words::{self, Chapter, Identity};
+use super::words::{self, Identity};
 use super::{Figures, Gone};
 use crate::detect::{Alert, Change, Severity};
 use crate::pprof::Naming;
@@ -114,6 +114,9 @@ impl Ledger {
             incident.told = true;
             self.open = Some(incident);
         }
+        if let Some(incident) = self.open.as_mut() {
+            incident.presumed = !certain;
+        }
         let end = words::killed(self.open.as_ref(), &self.figures, certain, now);
         self.end(State::Killed, end, now)
     }
@@ -151,13 +154,22 @@ impl Ledger {
             Chapter::Opened => !std::mem::replace(&mut incident.told, true),
             Chapter::Named | Chapter::Critical | Chapter::Ended => incident.told,
         };
-        if owed { vec![words::event(incident, chapter, &self.figures, &self.who, now)] } else { Vec::new() }
+        if owed { vec![words::event(incident, &self.figures, &self.who, now)] } else { Vec::new() }
     }
 
     /// The open one first, then the closed ones, newest first.
     pub fn all(&self) -> impl Iterator<Item = &Incident> {
         self.open.iter().chain(&self.closed)
     }
+}
+
+/// Which turn of the story an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chapter {
+    Opened,
+    Named,
+    Critical,
+    Ended,
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub struct Rollup {
     pub wall_clock: WallClock,
     /// Windows are flushed at multiples of this; the aggregator's interval, unless a test is in a hurry.
     pub flush_every: Duration,
-    /// Whether our own totals go through the windows as well.
+    /// Whether our own metrics, the watch's among them, go through the windows as well.
     pub own_metrics: bool,
 }
 
@@ -151,6 +151,9 @@ impl State {
     }
 
     fn take_own(&mut self, metrics: &[OwnMetric]) {
+        if !self.own_metrics {
+            return;
+        }
         let now = self.clock.now();
         for metric in metrics {
             self.aggregator.record_own(now, metric.name, metric.value, metric.count, metric.tag.as_deref());
@@ -245,7 +248,7 @@ impl State {
 
     fn part(&self, stats: &Stats, mut dropped: BTreeMap<&'static str, u64>) -> StatsdPart {
         let drops = self.senders.drops;
-        // Told beside our own losses, and in none of our identities but I1: it happened before us.
+        // Told beside our own losses, and in none of our identities: it happened before us.
         let reported = [("client_reported", drops.packets), ("client_reported_metrics", drops.metrics)];
         dropped.extend(reported.into_iter().filter(|(_, count)| *count > 0));
         StatsdPart {

@@ -1,5 +1,7 @@
 //! What is bounded, and that sums stay exact at the bounds: contexts, names, bytes, spellings.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -113,4 +115,27 @@ fn our_own_metrics_are_never_refused_and_count_nowhere() {
     let found = describe(&aggregator.flush(T0 + 10.0));
     assert_eq!(found, ["oomwatch.dropped count/10 5 #reason:nan,env:p", "oomwatch.self.rss gauge 7 #env:p"]);
     assert_eq!((aggregator.stats().samples, aggregator.stats().points_flushed), (0, 2));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_at_any_time_leave_the_books_balanced(
+        lines in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..40), any::<f64>()), 0..40),
+        texts in proptest::collection::vec("[ab]:[0-9e.:infa\\-]{1,8}\\|(c|g|s|h|ms|d)(\\|@[0-9.e\\-]{1,5})?(\\|#[a,:]{0,5})?(\\|T[0-9]{1,10})?", 0..40),
+        agent in any::<bool>(),
+    ) {
+        let mode = if agent { Mode::Agent } else { Mode::Intake };
+        let mut aggregator = Aggregator::new(Settings { mode, max_contexts: 3, max_bytes: 5000, ..Settings::default() });
+        for (line, now) in lines {
+            aggregator.record_line(now, &line);
+        }
+        for text in texts {
+            aggregator.record_line(1_700_000_000.0, text.as_bytes());
+        }
+        let window = aggregator.flush_all(1_700_000_001.0);
+        prop_assert!(window.points.iter().all(|point| point.value.is_finite()));
+        prop_assert!(window.sketches.iter().all(|point| point.sketch.sum.is_finite() && point.sketch.avg.is_finite()));
+        let stats = aggregator.stats();
+        prop_assert_eq!((stats.line_error(), stats.sample_error()), (0, 0));
+    }
 }

@@ -100,7 +100,7 @@ async fn a_bucket_is_flushed_shortly_after_it_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_flushes_the_open_bucket_under_its_own_second() {
-    let bench = start(false, 16);
+    let bench = start(true, 16);
     bench.send(&[("a:1|c", false)]).await;
     bench.own.send(vec![OwnMetric { name: "oomwatch.self.rss", value: 7.0, count: false, tag: None }]).await.unwrap();
     advance(Duration::from_secs(4)).await;
@@ -108,11 +108,22 @@ async fn the_end_flushes_the_open_bucket_under_its_own_second() {
     let [Outgoing::Window(window)] = &rest[..] else { panic!("{rest:?}") };
     let mut found: Vec<_> =
         window.points.iter().map(|p| (&*p.context.name, p.timestamp - T0 as i64, p.value)).collect();
+    found.retain(|(name, ..)| !name.starts_with("oomwatch.statsd."));
     found.sort_by_key(|(name, ..)| *name);
     assert_eq!(found, [("a", 7, 0.1), ("oomwatch.self.rss", 7, 7.0)]);
     assert_eq!(part.identities, BTreeMap::from([("I2", 0), ("I3", 0)]));
     assert_eq!((part.datagrams, part.samples), (1, 1));
     assert_eq!(part.top.names.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_own_metrics_only_the_apps_go_out() {
+    let bench = start(false, 16);
+    bench.send(&[("a:1|c\nbad", false)]).await;
+    bench.own.send(vec![OwnMetric { name: "oomwatch.self.rss", value: 7.0, count: false, tag: None }]).await.unwrap();
+    let (rest, _) = bench.end().await;
+    let [Outgoing::Window(window)] = &rest[..] else { panic!("{rest:?}") };
+    assert_eq!(window.points.iter().map(|p| &*p.context.name).collect::<Vec<_>>(), ["a"]);
 }
 
 #[tokio::test(start_paused = true)]

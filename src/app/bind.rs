@@ -27,10 +27,7 @@ impl Bound {
             let size = config.statsd.receive_buffer.0 as usize;
             match UdpSource::bind(*address, size, config.statsd.max_datagram.0 as usize) {
                 Ok(source) => statsd.push(source),
-                // A pod without IPv6 has no ::1, and the default listens on both.
-                Err(fault) if address.is_ipv6() && fault.kind() == io::ErrorKind::AddrNotAvailable => {
-                    missing.push(*address);
-                }
+                Err(fault) if address.is_ipv6() && is_without_ipv6(&fault) => missing.push(*address),
                 Err(fault) => faults.push(refused("statsd.listen", address, &fault)),
             }
         }
@@ -50,6 +47,12 @@ impl Bound {
     }
 }
 
+/// A pod without IPv6 has no ::1, a node with `ipv6.disable=1` not even the sockets, and the default listens on both.
+fn is_without_ipv6(fault: &io::Error) -> bool {
+    fault.kind() == io::ErrorKind::AddrNotAvailable
+        || fault.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
+}
+
 fn refused(key: &str, address: &impl Display, fault: &io::Error) -> String {
     let advice = match fault.kind() {
         io::ErrorKind::AddrInUse => {
@@ -67,6 +70,13 @@ fn refused(key: &str, address: &impl Display, fault: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_without_ipv6_is_no_fault() {
+        assert!(is_without_ipv6(&io::Error::from_raw_os_error(nix::errno::Errno::EAFNOSUPPORT as i32)));
+        assert!(is_without_ipv6(&io::Error::from_raw_os_error(nix::errno::Errno::EADDRNOTAVAIL as i32)));
+        assert!(!is_without_ipv6(&io::Error::from(io::ErrorKind::AddrInUse)));
+    }
 
     #[test]
     fn a_taken_port_names_its_key_and_the_way_out() {

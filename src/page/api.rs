@@ -46,13 +46,19 @@ pub(super) fn status(parts: &Snapshots) -> Vec<u8> {
         output: &output,
         statsd: StatsdPart {
             clients: watch.statsd_clients,
-            dropped: sum(&statsd.dropped, &output.dropped),
+            dropped: dropped(&statsd, &output, watch.kernel_drops),
             ..StatsdPart::clone(&statsd)
         },
         memory,
         identities: sum(&statsd.identities, &output.identities),
         degraded,
     })
+}
+
+/// Everything that was lost, from the socket to the answer of the output.
+fn dropped(statsd: &StatsdPart, output: &OutputPart, kernel: u64) -> BTreeMap<&'static str, u64> {
+    let kernel = BTreeMap::from_iter((kernel > 0).then_some(("kernel_rcvbuf", kernel)));
+    sum(&sum(&statsd.dropped, &output.dropped), &kernel)
 }
 
 /// Both maps in one; a key of both carries the sum.

@@ -22,10 +22,11 @@ pub mod watch;
 pub mod words;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub use rollup::Rollup;
 
@@ -189,6 +190,8 @@ pub enum Finding {
     /// The latest figures, once a reading: what a sentence needs.
     Figures(Figures),
     Vanished(Gone),
+    /// The kernel killed a child of the target for memory; the target lives on.
+    ChildKilled,
 }
 
 /// What an incident's sentence quotes.
@@ -289,6 +292,10 @@ pub struct Listening {
     pub page: Option<SocketAddr>,
     pub health: Option<SocketAddr>,
 }
+
+/// When the stop was told, written once by `app`: every part of the drain counts its time from here, or their sum would be
+/// longer than `run.shutdown_timeout`.
+pub type StopTime = Arc<OnceLock<Instant>>;
 
 /// Wall time in Unix seconds with fractions. Given to the tasks at start, so that a test can give another.
 pub type WallClock = fn() -> f64;

@@ -230,6 +230,11 @@ pub fn have(program: &str, test: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
         || Path::new(program).is_file();
+    // In CI everything is there, or its set-up is broken: a test that skips itself would hide that.
+    assert!(
+        found || std::env::var_os("CI").is_none(),
+        "{test} needs {program}, which ./dev/setup should have installed"
+    );
     if !found {
         eprintln!("SKIPPED {test}: {program} is not installed (./dev/setup installs it)");
     }

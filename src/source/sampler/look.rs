@@ -285,6 +285,8 @@ fn limit(settings: &Settings, figures: Option<&Figures>, total: u64) -> (Option<
             (Some(bytes), "APP_MEMORY_LIMIT, which is about the node's memory: no limit is set")
         }
         Some(bytes) if bytes < total => (Some(bytes), "APP_MEMORY_LIMIT from the downward API"),
+        // The node kills too, and growth towards its end is growth all the same.
+        _ if total > 0 => (Some(total), missing::NO_LIMIT),
         _ => (None, "no limit found"),
     }
 }

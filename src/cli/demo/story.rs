@@ -294,7 +294,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_notice_alarms_nobody_but_an_event_does() {
+    fn a_notice_alarms_as_an_event_does() {
         let mut story = noticed_story();
         assert!(story.began() && story.alarmed());
         story.arrived(event("oomwatch_incident:a1", ""));

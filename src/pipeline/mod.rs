@@ -88,7 +88,8 @@ impl Batch {
     /// Appends one datagram, or one frame of a stream.
     pub fn push(&mut self, bytes: &[u8], truncated: bool, port: u16) {
         self.bytes.extend_from_slice(bytes);
-        let end = u32::try_from(self.bytes.len()).expect("a batch ends soon after 64 KiB, and a datagram has at most as much");
+        let end = u32::try_from(self.bytes.len())
+            .expect("a batch ends soon after 64 KiB, and a datagram has at most as much");
         self.datagrams.push(Datagram { end, truncated, port });
     }
 
@@ -169,10 +170,10 @@ pub enum Gone {
     Unknown,
 }
 
-/// Live StatsD clients and what the kernel dropped, from `/proc/net`.
+/// Live StatsD clients and what the kernel dropped, from `/proc/net` and our stream socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// `None` where the tables cannot be read.
+    /// On all transports; `None` where one of them cannot be counted.
     pub clients: Option<u64>,
     /// The uid that holds most of them.
     pub uid: Option<u32>,

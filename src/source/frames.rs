@@ -126,11 +126,11 @@ mod tests {
 
     #[test]
     fn frames_come_out_whole_however_they_are_cut() {
-        check(&framed(&[b"a:1|c", b"b:2|g\nc:3", b"0123456789"]), &[
-            (b"a:1|c", false),
-            (b"b:2|g\nc:3", false),
-            (b"0123456789", false),
-        ], 0);
+        check(
+            &framed(&[b"a:1|c", b"b:2|g\nc:3", b"0123456789"]),
+            &[(b"a:1|c", false), (b"b:2|g\nc:3", false), (b"0123456789", false)],
+            0,
+        );
     }
 
     #[test]

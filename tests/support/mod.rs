@@ -217,6 +217,16 @@ pub fn rss_bytes(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1_024
 }
 
+/// Open descriptors of a process.
+pub fn fds(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Lines as a frame of the Unix stream socket.
+pub fn frame(lines: &[u8]) -> Vec<u8> {
+    [&u32::try_from(lines.len()).unwrap().to_le_bytes(), lines].concat()
+}
+
 /// A sender of datagrams to a sidecar.
 pub fn sender(to: SocketAddr) -> UdpSocket {
     let local = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };

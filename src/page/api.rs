@@ -40,25 +40,18 @@ pub(super) fn status(parts: &Snapshots) -> Vec<u8> {
             degraded.push(view);
         }
     }
+    let kernel = BTreeMap::from([("kernel_rcvbuf", watch.kernel_drops)]);
+    let mut dropped = sum(&sum(&statsd.dropped, &output.dropped), &kernel);
+    dropped.retain(|_, count| *count > 0);
     json(&Status {
         about: &parts.about,
         target: &watch.target,
         output: &output,
-        statsd: StatsdPart {
-            clients: watch.statsd_clients,
-            dropped: dropped(&statsd, &output, watch.kernel_drops),
-            ..StatsdPart::clone(&statsd)
-        },
+        statsd: StatsdPart { clients: watch.statsd_clients, dropped, ..StatsdPart::clone(&statsd) },
         memory,
         identities: sum(&statsd.identities, &output.identities),
         degraded,
     })
-}
-
-/// Everything that was lost, from the socket to the answer of the output.
-fn dropped(statsd: &StatsdPart, output: &OutputPart, kernel: u64) -> BTreeMap<&'static str, u64> {
-    let kernel = BTreeMap::from_iter((kernel > 0).then_some(("kernel_rcvbuf", kernel)));
-    sum(&sum(&statsd.dropped, &output.dropped), &kernel)
 }
 
 /// Both maps in one; a key of both carries the sum.

@@ -132,7 +132,7 @@ impl Tasks {
     }
 
     fn abort_handles(&self, name: &str) -> Vec<AbortHandle> {
-        self.handles.iter().filter(|it| it.0 == name).map(|it| it.1.clone()).collect()
+        self.handles.iter().filter(|it| it.0.starts_with(name)).map(|it| it.1.clone()).collect()
     }
 
     /// The name of the next task to end, be it by a panic.

@@ -82,8 +82,21 @@ fn a_bad_file_is_told_by_line_with_what_would_be_accepted() {
             "expected at least one address, such as [\"127.0.0.1:8125\"], or a statsd.socket instead",
         ),
         (
-            "[[mapper]]\nname = \"a\"\nprefix = \"a.\"\nmappings = []",
-            "expected [], because anything else is not supported yet in this version",
+            "[[mapper]]\nname = \"jobs\"\nprefix = \"a.\"\nmappings = [{ match = \"a.**\", name = \"a\" }]",
+            "mapper \"jobs\": match = \"a.**\": expected letters, digits, - _ . and *, never two * in a row",
+        ),
+        (
+            "[[mapper]]\nname = \"jobs\"\nprefix = \"\"\nmappings = [{ match = \"a\", name = \"a\" }]",
+            "mapper \"jobs\": prefix = \"\": expected what its metrics begin with",
+        ),
+        (
+            "[[mapper]]\nname = \"jobs\"\nprefix = \"a\"\nmappings = [{ match = \"a(\", match_type = \"regex\", name = \"a\" }]",
+            "match = \"a(\": expected a regular expression",
+        ),
+        ("[filter]\nmetrics = [\"\"]", "filter.metrics = [\"\"]: expected metric names"),
+        (
+            "[filter]\ntags = [{ metric = \"a\", action = \"exclude\", tags = [\"k:v\"] }]",
+            "expected a metric and keys of tags without values",
         ),
         ("[[mapper]]\nnam = \"a\"", "expected tables of { name, prefix"),
         ("[filter]\ntags = [{ metric = \"a\", action = \"keep\", tags = [] }]", "expected a list of { metric, action"),

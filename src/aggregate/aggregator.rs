@@ -173,7 +173,13 @@ impl Aggregator {
 
     fn add_values(&mut self, now: f64, line: &Line<'_>, numbers: &[f64]) -> Recorded {
         self.roll(now);
-        let slot = self.contexts.find(line, now, &self.settings);
+        let Some(slot) = self.contexts.find(line, now, &self.settings) else {
+            self.stats.drop(Reason::Filtered, numbers.len() as u64);
+            return Recorded::Dropped(Reason::Filtered);
+        };
+        if self.settings.copy_histograms && matches!(line.kind, Kind::Histogram | Kind::Timing) {
+            self.copy(now, line, numbers);
+        }
         let folded = self.contexts.entry(slot).class == Class::Overflow;
         let mut added = 0;
         let mut refused = None;
@@ -210,6 +216,19 @@ impl Aggregator {
             None if folded => Recorded::Folded,
             None => Recorded::Aggregated,
         }
+    }
+
+    /// The samples of a histogram once more, as a distribution. In no total of what the app sent; what finds no room is told.
+    fn copy(&mut self, now: f64, line: &Line<'_>, numbers: &[f64]) {
+        let line = Line { kind: Kind::Distribution, ..*line };
+        let Some(slot) = self.contexts.find(&line, now, &self.settings) else { return };
+        let rate = line.rate.unwrap_or(1.0);
+        for (number, text) in numbers.iter().zip(line.items()).filter(|(number, _)| number.is_finite()) {
+            if self.add_sample(now, slot, Sample { number: *number, text, rate }).is_err() {
+                self.stats.drop(Reason::Copy, 1);
+            }
+        }
+        self.contexts.entry_mut(slot).last_seen = now;
     }
 
     fn add_sample(&mut self, now: f64, slot: u32, sample: Sample<'_>) -> Result<(), Reason> {

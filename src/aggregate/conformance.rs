@@ -2,6 +2,7 @@
 //! (DataDog/datadog-agent, January 2025); where we differ, the row says so.
 
 mod limits;
+mod rules;
 
 use super::*;
 

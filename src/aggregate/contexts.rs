@@ -20,6 +20,8 @@ const OVERFLOW_NAMES: usize = 256;
 /// What a context costs beside its texts: entry, shared context, two table slots.
 const CONTEXT_BYTES: usize = size_of::<Entry>() + size_of::<Context>() + 32;
 const ALIAS_BYTES: usize = size_of::<Alias>() + 8;
+/// The slot of spellings whose name the settings leave out: remembered like any other, so that they cost one look.
+const LEFT_OUT: u32 = u32::MAX;
 
 /// Whose a context is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +73,13 @@ pub(super) struct Contexts {
 }
 
 impl Contexts {
-    /// The context of a line, created or folded when it is not known.
-    pub(super) fn find(&mut self, line: &Line<'_>, now: f64, settings: &Settings) -> u32 {
+    /// The context of a line, created or folded when it is not known; `None` where the settings leave its name out.
+    pub(super) fn find(&mut self, line: &Line<'_>, now: f64, settings: &Settings) -> Option<u32> {
         let mut key = std::mem::take(&mut self.key);
         write_key(&mut key, line, settings.mode);
         let slot = self.find_key(&key, line, now, settings);
         self.key = key;
-        slot
+        Some(slot).filter(|slot| *slot != LEFT_OUT)
     }
 
     fn find_key(&mut self, key: &[u8], line: &Line<'_>, now: f64, settings: &Settings) -> u32 {
@@ -88,8 +90,12 @@ impl Contexts {
         }
         let name = String::from_utf8_lossy(line.name);
         let tags = String::from_utf8_lossy(line.tags);
-        let slot = self.find_or_fold(Identity::of_line(line, &name, &tags, settings), now, settings);
-        if self.entry(slot).class != Class::Overflow {
+        let mapped = settings.mapper.map(&name);
+        let (name, more) = mapped.as_ref().map_or((&*name, ""), |mapped| (&*mapped.name, &*mapped.tags));
+        let tags = tags.split(',').chain(more.split(','));
+        let slot = Identity::of_line(line, name, tags, settings)
+            .map_or(LEFT_OUT, |identity| self.find_or_fold(identity, now, settings));
+        if slot == LEFT_OUT || self.entry(slot).class != Class::Overflow {
             self.remember(key, hash, slot, now, settings);
         }
         slot
@@ -193,7 +199,8 @@ impl Contexts {
         }
         let Contexts { aliases, entries, bytes, .. } = self;
         aliases.retain(|alias| {
-            let kept = alias.last_seen >= aliases_before && entries[alias.slot as usize].is_some();
+            let leads = alias.slot == LEFT_OUT || entries[alias.slot as usize].is_some();
+            let kept = alias.last_seen >= aliases_before && leads;
             if !kept {
                 *bytes -= alias.key.len() + ALIAS_BYTES;
             }

@@ -23,19 +23,36 @@ pub(super) struct Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    /// `name` and `tags` are the line's own with what was not UTF-8 replaced.
-    pub(super) fn of_line(line: &Line<'_>, name: &'a str, tags: &'a str, settings: &'a Settings) -> Identity<'a> {
+    /// `name` is the line's own or what it was mapped to, `tags` its own and then those of the mapper. `None` where the
+    /// settings leave the name out.
+    pub(super) fn of_line(
+        line: &Line<'_>,
+        name: &'a str,
+        tags: impl Iterator<Item = &'a str>,
+        settings: &'a Settings,
+    ) -> Option<Identity<'a>> {
+        let name = with_namespace(name, settings);
+        if settings.filter.drops(&name) {
+            return None;
+        }
+        let filter = settings.filter.tags_of(&name);
         let mut host = Host::Default;
         let mut kept = Vec::new();
-        for tag in tags.split(',').filter(|tag| !tag.is_empty()) {
-            if settings.mode == Mode::Agent || !is_special(tag, &mut host) {
+        for tag in tags.filter(|tag| !tag.is_empty()) {
+            let special = is_special(tag, &mut host);
+            let stays = if special { settings.mode == Mode::Agent } else { filter.is_none_or(|list| list.keeps(tag)) };
+            if stays {
                 kept.push(tag);
             }
+        }
+        if settings.mode == Mode::Agent {
+            // On the way to an Agent the host stays a tag.
+            host = Host::Default;
         }
         deduplicate(&mut kept);
         add_missing(&mut kept, settings);
         let origin = if settings.mode == Mode::Agent { join_origin(line) } else { String::new() };
-        Identity { kind: line.kind, name: with_namespace(name, settings), host, tags: kept, origin }
+        Some(Identity { kind: line.kind, name, host, tags: kept, origin })
     }
 
     /// One of our own metrics: no namespace, the unified tags all the same.

@@ -2,9 +2,11 @@
 
 mod aggregator;
 mod contexts;
+mod filter;
 mod histogram;
 mod identity;
 mod lines;
+mod mapper;
 mod settings;
 mod sketch;
 mod stats;
@@ -18,7 +20,9 @@ mod conformance;
 mod model;
 
 pub use aggregator::{Aggregator, Recorded, Taken, TopName, points_in};
+pub use filter::{Filter, TagAction, TagRule};
 pub use lines::{write_point, write_raw};
+pub use mapper::{Mapper, Profile, Rule};
 pub use settings::{Aggregate, Counters, Mode, Percentile, Settings};
 pub use sketch::{Bin, Sketch};
 pub use stats::{Reason, Stats};

@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use super::{Filter, Mapper};
+
 /// What the aggregator may be told. The defaults are the Agent's, but for the two limits, which it does not have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -24,6 +26,12 @@ pub struct Settings {
     pub namespace: String,
     /// Names that begin with one of these keep their name; default the Agent's list.
     pub namespace_exempt: Vec<String>,
+    /// Names and tags that are left out; default none.
+    pub filter: Filter,
+    /// Turns dotted names into names with tags; default none.
+    pub mapper: Mapper,
+    /// Every sample of a histogram or timing goes into a distribution of the same name as well; default false.
+    pub copy_histograms: bool,
     /// `key:value` tags for every context in which the key is absent: env, service, version, the pod's name.
     pub tags: Vec<String>,
     /// Accept timestamped samples older than an hour; default false, because Datadog ignores them then.
@@ -44,6 +52,9 @@ impl Default for Settings {
             histogram_percentiles: Percentile::from_fraction(0.95).into_iter().collect(),
             namespace: String::new(),
             namespace_exempt: NAMESPACE_EXEMPT.iter().map(|prefix| (*prefix).to_owned()).collect(),
+            filter: Filter::default(),
+            mapper: Mapper::default(),
+            copy_histograms: false,
             tags: Vec::new(),
             historical: false,
             mode: Mode::Intake,

@@ -25,12 +25,18 @@ pub enum Reason {
     Timestamp,
     /// Samples that did not fit into `max_bytes`.
     Memory,
+    /// Samples of a name that the settings leave out.
+    Filtered,
+    /// Copies of histogram samples that found no room in their distribution; they are not counted as samples.
+    Copy,
+    /// Points of a histogram whose suffixed name the settings leave out; they are not counted as flushed.
+    FilteredPoints,
     /// Cut last lines of datagrams longer than `max_datagram`; they are not counted as lines.
     Truncated,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 15] = [
         Reason::ParseName,
         Reason::ParseValue,
         Reason::ParseType,
@@ -42,6 +48,9 @@ impl Reason {
         Reason::Rate,
         Reason::Timestamp,
         Reason::Memory,
+        Reason::Filtered,
+        Reason::Copy,
+        Reason::FilteredPoints,
         Reason::Truncated,
     ];
 
@@ -58,6 +67,9 @@ impl Reason {
             Reason::Rate => "rate",
             Reason::Timestamp => "timestamp",
             Reason::Memory => "memory",
+            Reason::Filtered => "filtered",
+            Reason::Copy => "copy",
+            Reason::FilteredPoints => "filtered_points",
             Reason::Truncated => "truncated",
         }
     }
@@ -67,7 +79,7 @@ impl Reason {
     }
 
     fn is_sample(self) -> bool {
-        matches!(self, Reason::Nan | Reason::Rate | Reason::Timestamp | Reason::Memory)
+        matches!(self, Reason::Nan | Reason::Rate | Reason::Timestamp | Reason::Memory | Reason::Filtered)
     }
 }
 
@@ -127,7 +139,7 @@ impl Stats {
         right.wrapping_sub(self.lines) as i64
     }
 
-    /// I3, right side minus left: samples = aggregated + overflowed + dropped{nan|rate|timestamp|memory}.
+    /// I3, right side minus left: samples = aggregated + overflowed + dropped{nan|rate|timestamp|memory|filtered}.
     pub fn sample_error(&self) -> i64 {
         let right = self.aggregated + self.overflowed + self.sum(Reason::is_sample);
         right.wrapping_sub(self.samples) as i64

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::aggregate;
-use crate::config::{Config, Counters, Limit, Output};
+use crate::config::{Config, Counters, Limit, MapperProfile, Output, TagAction};
 use crate::datadog::Policy;
 use crate::pipeline::words::Identity;
 use crate::pipeline::{StopTime, plan};
@@ -54,6 +54,10 @@ pub(super) fn agent(config: &Config, stopped: StopTime) -> agent::Settings {
 
 pub(super) fn aggregate(config: &Config) -> aggregate::Settings {
     let it = &config.aggregate;
+    let histogram_aggregates: Vec<_> =
+        it.histogram_aggregates.iter().filter_map(|name| aggregate::Aggregate::from_name(name)).collect();
+    let percentile = |text: &String| aggregate::Percentile::from_fraction(text.parse().ok()?);
+    let histogram_percentiles: Vec<_> = it.histogram_percentiles.iter().filter_map(percentile).collect();
     aggregate::Settings {
         interval_seconds: u32::try_from(it.interval.as_secs()).unwrap_or(10),
         max_contexts: it.max_contexts as usize,
@@ -63,18 +67,13 @@ pub(super) fn aggregate(config: &Config) -> aggregate::Settings {
             Counters::Count => aggregate::Counters::Count,
         },
         counter_expiry_seconds: u32::try_from(it.counter_expiry.as_secs()).unwrap_or(u32::MAX),
-        histogram_aggregates: it
-            .histogram_aggregates
-            .iter()
-            .filter_map(|name| aggregate::Aggregate::from_name(name))
-            .collect(),
-        histogram_percentiles: it
-            .histogram_percentiles
-            .iter()
-            .filter_map(|text| aggregate::Percentile::from_fraction(text.parse().ok()?))
-            .collect(),
+        filter: filter(config, &histogram_aggregates, &histogram_percentiles),
+        histogram_aggregates,
+        histogram_percentiles,
         namespace: it.namespace.clone(),
         namespace_exempt: config.filter.namespace_exempt.clone(),
+        mapper: mapper(config),
+        copy_histograms: it.histogram_copy_to_distribution,
         tags: config.identity.tags.clone(),
         historical: config.datadog.historical,
         mode: match config.output {
@@ -82,6 +81,32 @@ pub(super) fn aggregate(config: &Config) -> aggregate::Settings {
             Output::Intake { .. } | Output::None => aggregate::Mode::Intake,
         },
     }
+}
+
+fn filter(
+    config: &Config,
+    aggregates: &[aggregate::Aggregate],
+    percentiles: &[aggregate::Percentile],
+) -> aggregate::Filter {
+    let it = &config.filter;
+    let tags = it.tags.iter().map(|rule| aggregate::TagRule {
+        metric: rule.metric.clone(),
+        action: match rule.action {
+            TagAction::Include => aggregate::TagAction::Include,
+            TagAction::Exclude => aggregate::TagAction::Exclude,
+        },
+        tags: rule.tags.clone(),
+    });
+    aggregate::Filter::new(&it.metrics, it.metrics_match_prefix, tags, aggregates, percentiles)
+}
+
+fn mapper(config: &Config) -> aggregate::Mapper {
+    let profile = |it: &MapperProfile| aggregate::Profile {
+        prefix: it.prefix.clone(),
+        // A faulty rule was refused at the start.
+        rules: it.mappings.iter().filter_map(|mapping| mapping.rule().ok()).collect(),
+    };
+    aggregate::Mapper { profiles: config.mapper.iter().map(profile).collect() }
 }
 
 pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -> sampler::Settings {

@@ -14,7 +14,7 @@ use super::layers::{Layers, Origin};
 use super::traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd, Top};
 use super::types::{AgentAddress, ByteSize, HttpUrl, Secret, is_loopback};
 use super::watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
-use super::words::OutputChoice;
+use super::words::{OutputChoice, TagFilter};
 
 /// Where everything goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +76,8 @@ pub(super) fn config(layers: &mut Layers, env: &BTreeMap<String, String>) -> Con
     listeners(&config, layers);
     sockets(&config, layers);
     pulling(&config, layers);
+    left_out(&config, layers);
+    mapping(&config, layers);
     config.secrets.page_token =
         config.page.token_file.as_deref().and_then(|path| secret("page.token_file", path, layers));
     let bearer = config.profile.bearer_file.as_deref();
@@ -206,6 +208,41 @@ fn pulling(config: &Config, layers: &mut Layers) {
             url.host()
         );
         layers.refuse("profile.url", &expected);
+    }
+}
+
+fn left_out(config: &Config, layers: &mut Layers) {
+    let filter = &config.filter;
+    if filter.metrics.iter().any(String::is_empty) {
+        layers.refuse("filter.metrics", "metric names, such as [\"noisy.metric\"]: \"\" names none");
+    }
+    let bare = |rule: &TagFilter| !rule.metric.is_empty() && rule.tags.iter().all(|tag| is_tag_key(tag));
+    if !filter.tags.iter().all(bare) {
+        let expected = "a metric and keys of tags without values, such as [{ metric = \"jobs\", action = \"exclude\", \
+                        tags = [\"queue\"] }]";
+        layers.refuse("filter.tags", expected);
+    }
+}
+
+fn is_tag_key(text: &str) -> bool {
+    !text.is_empty() && !text.contains([':', ',', '|'])
+}
+
+fn mapping(config: &Config, layers: &mut Layers) {
+    for (index, profile) in config.mapper.iter().enumerate() {
+        let place =
+            format!("mapper {:?}", if profile.name.is_empty() { index.to_string() } else { profile.name.clone() });
+        if profile.name.is_empty() {
+            layers.advise("mapper", format!("{place}: name = \"\": expected a name for the profile, such as \"jobs\""));
+        }
+        if profile.prefix.is_empty() {
+            let message =
+                format!("{place}: prefix = \"\": expected what its metrics begin with, such as \"job.\", or \"*\"");
+            layers.advise("mapper", message);
+        }
+        for fault in profile.mappings.iter().filter_map(|mapping| mapping.rule().err()) {
+            layers.advise("mapper", format!("{place}: {fault}"));
+        }
     }
 }
 

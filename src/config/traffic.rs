@@ -13,8 +13,9 @@ use super::words::{Counters, MapperProfile, OutputChoice, TagFilter};
 section! {
     /// The one key that stands above all sections.
     Top in "" {
-        /// Mapper profiles, which turn dotted names into names with tags; usually written as tables at the end of
-        /// the file. For those who come from plain StatsD.
+        /// Mapper profiles, which turn dotted names into names with tags; usually written as tables at the end of the file, in
+        /// place of this line. The first profile whose prefix fits decides, its first mapping that matches wins. For those
+        /// who come from plain StatsD.
         mapper: Vec<MapperProfile> = "[]",
     }
 }
@@ -56,7 +57,7 @@ section! {
         max_bytes: ByteSize = r#""16MiB""#,
         /// What a counter is sent as: "rate" (per second, as the Agent does) or "count" (the sum).
         counters: Counters = r#""rate""#,
-        /// Sends each histogram as a distribution as well.
+        /// Sends each histogram and timing as a distribution of the same name as well.
         histogram_copy_to_distribution: bool = "false",
         /// How long a counter that is no longer incremented is sent as 0. "0s": never.
         counter_expiry: Duration = r#""5m""#,
@@ -72,11 +73,13 @@ section! {
 section! {
     /// What is left out before it is aggregated.
     Filter in "filter" {
-        /// Metric names that are dropped: before aggregation, and histogram suffixes after it.
+        /// Metric names that are dropped, as they leave: mapped, and with the namespace. One that ends in what a histogram adds
+        /// ("latency.max") takes out that series alone. Counted as filtered and filtered_points.
         metrics: Vec<String> = "[]",
         /// Takes the names of filter.metrics as prefixes.
         metrics_match_prefix: bool = "false",
-        /// Tags to keep or to drop, by metric: tables of { metric, action = "include" or "exclude", tags }.
+        /// Tags to keep or to drop, by metric: tables of { metric, action = "include" or "exclude", tags = keys }. Entries with
+        /// the same action add up; exclude beats include. Our own tags (env, service, version, pod) always stay.
         tags: Vec<TagFilter> = "[]",
         /// Prefixes that aggregate.namespace is not put in front of: the Agent's own list.
         namespace_exempt: Vec<String> = r#"["datadog.agent", "datadog.dogstatsd", "datadog.process", "datadog.trace_agent", "datadog.tracer", "activemq", "activemq_58", "airflow", "cassandra", "confluent", "hazelcast", "hive", "ignite", "jboss", "jvm", "kafka", "presto", "sidekiq", "solr", "tomcat", "runtime"]"#,

@@ -6,6 +6,7 @@ use config::Value;
 use serde::Deserialize;
 
 use super::value::{Kind, Setting, setting};
+use crate::aggregate::Rule;
 
 /// A setting that is one word out of a few.
 macro_rules! words {
@@ -109,6 +110,20 @@ pub struct Mapping {
     pub name: String,
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+}
+
+impl Mapping {
+    /// What the aggregate asks.
+    ///
+    /// # Errors
+    /// What is wrong and what would be expected.
+    pub fn rule(&self) -> Result<Rule, String> {
+        let make = match self.match_type {
+            MatchType::Wildcard => Rule::wildcard,
+            MatchType::Regex => Rule::regex,
+        };
+        make(&self.r#match, &self.name, &mut self.tags.iter())
+    }
 }
 
 /// How `match` of a rule is read.

@@ -3,7 +3,7 @@
 use super::{Aggregator, NEWEST_SECONDS, points_in};
 use crate::aggregate::contexts::{Class, Entry};
 use crate::aggregate::value::Closing;
-use crate::aggregate::{Kind, Mode, Settings, Window};
+use crate::aggregate::{Kind, Mode, Reason, Settings, Window};
 
 /// Zeros for skipped buckets, at most: beyond it (the machine slept) only the last bucket gets them.
 const MAX_ZEROS: usize = 100_000;
@@ -69,6 +69,17 @@ impl Aggregator {
             entry.value.close(&entry.context, closing, pending);
         }
         contexts.bytes -= freed;
+        self.leave_out();
+    }
+
+    /// Takes out the series of histograms that the settings leave out by their suffixed name.
+    fn leave_out(&mut self) {
+        let (filter, points) = (&self.settings.filter, &mut self.pending.points);
+        if filter.looks_at_series() {
+            let before = points.len();
+            points.retain(|point| !filter.drops_series(&point.context.name, point.suffix));
+            self.stats.drop(Reason::FilteredPoints, (before - points.len()) as u64);
+        }
     }
 
     /// No call came in these buckets; idle counters were 0 in them.

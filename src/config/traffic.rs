@@ -13,7 +13,7 @@ use super::words::{Counters, MapperProfile, OutputChoice, TagFilter};
 section! {
     /// The one key that stands above all sections.
     Top in "" {
-        /// Mapper profiles, which turn dotted names into names with tags; usually written as [[mapper]] tables at the end of
+        /// Mapper profiles, which turn dotted names into names with tags; usually written as tables at the end of
         /// the file. For those who come from plain StatsD.
         mapper: Vec<MapperProfile> = "[]",
     }

@@ -85,6 +85,8 @@ pub struct Incident {
     pub verdict: String,
     /// The end of the story in words, once it has one.
     pub end: Option<String>,
+    /// The kill is inferred from where memory stood: nothing that we may read says it.
+    pub presumed: bool,
     /// An opening event has gone out: the follow-ups are owed too.
     pub told: bool,
 }
@@ -106,6 +108,7 @@ impl Incident {
             profiles: Vec::new(),
             verdict: String::new(),
             end: None,
+            presumed: false,
             told: false,
         }
     }

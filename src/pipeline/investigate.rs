@@ -317,3 +317,6 @@ async fn finish(work: &mut Option<Work>) -> Done {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

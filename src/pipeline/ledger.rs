@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::incident::{Incident, IncidentKind, KeptProfile, State};
-use super::words::{self, Chapter, Identity};
+use super::words::{self, Identity};
 use super::{Figures, Gone};
 use crate::detect::{Alert, Change, Severity};
 use crate::pprof::Naming;
@@ -51,8 +51,7 @@ impl Ledger {
     fn join(&mut self, alert: &Alert, now: f64) -> Vec<Event> {
         let was = self.open.as_ref().map(|incident| incident.severity);
         if self.open.is_none() {
-            self.opened += 1;
-            let id = format!("{:x}-{}", now as u64, self.opened);
+            let id = self.next_id(now);
             self.open =
                 Some(Incident::open(id, IncidentKind::Alert(alert.kind), alert.severity, self.app.clone(), now));
         }
@@ -66,6 +65,12 @@ impl Ledger {
             (Some(Severity::Warn), Severity::Crit) => self.tell(Chapter::Critical, now),
             _ => Vec::new(),
         }
+    }
+
+    /// The second of the opening and a running number: unique over restarts of the sidecar too, and fit for an address.
+    fn next_id(&mut self, now: f64) -> String {
+        self.opened += 1;
+        format!("{:x}{:02x}", now as u64, self.opened)
     }
 
     /// Takes what the profiles said in, and owes an event the first time somebody is named.
@@ -108,11 +113,13 @@ impl Ledger {
             return self.close(State::Recovered, "the process ended", now);
         }
         if self.open.is_none() {
-            self.opened += 1;
-            let id = format!("{:x}-{}", now as u64, self.opened);
+            let id = self.next_id(now);
             let mut incident = Incident::open(id, IncidentKind::OomKill, Severity::Crit, self.app.clone(), now);
             incident.told = true;
             self.open = Some(incident);
+        }
+        if let Some(incident) = self.open.as_mut() {
+            incident.presumed = !certain;
         }
         let end = words::killed(self.open.as_ref(), &self.figures, certain, now);
         self.end(State::Killed, end, now)
@@ -151,13 +158,22 @@ impl Ledger {
             Chapter::Opened => !std::mem::replace(&mut incident.told, true),
             Chapter::Named | Chapter::Critical | Chapter::Ended => incident.told,
         };
-        if owed { vec![words::event(incident, chapter, &self.figures, &self.who, now)] } else { Vec::new() }
+        if owed { vec![words::event(incident, &self.figures, &self.who, now)] } else { Vec::new() }
     }
 
     /// The open one first, then the closed ones, newest first.
     pub fn all(&self) -> impl Iterator<Item = &Incident> {
         self.open.iter().chain(&self.closed)
     }
+}
+
+/// Which turn of the story an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chapter {
+    Opened,
+    Named,
+    Critical,
+    Ended,
 }
 
 #[cfg(test)]

@@ -75,9 +75,17 @@ impl Watch {
         self.set_pace(&seen.reading);
         gauges(&seen, self.detectors.outlook(), &mut own);
         self.kernel_drops(seen.census.kernel_drops, &mut own);
-        // A full queue skips this reading's gauges; the next brings newer ones.
-        let _full = self.wires.own.try_send(own);
+        self.hand_over(own).await;
         self.publish(&seen, runtime);
+    }
+
+    /// A full queue skips this reading's gauges, since the next brings newer ones. A count comes once, so it waits.
+    async fn hand_over(&self, own: Vec<OwnMetric>) {
+        if own.iter().any(|metric| metric.count) {
+            let _closed = self.wires.own.send(own).await;
+        } else {
+            let _full = self.wires.own.try_send(own);
+        }
     }
 
     async fn vanished(&mut self, gone: Gone, own: &mut Vec<OwnMetric>) {
@@ -216,3 +224,6 @@ fn count(metric: &'static Metric, own: &mut Vec<OwnMetric>) {
     telemetry::count(metric, None).increment(1);
     own.push(OwnMetric { name: metric.name, value: 1.0, count: true, tag: None });
 }
+
+#[cfg(test)]
+mod tests;

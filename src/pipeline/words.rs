@@ -26,15 +26,6 @@ pub struct Identity {
     pub public_url: bool,
 }
 
-/// Which chapter of the story an event tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chapter {
-    Opened,
-    Named,
-    Critical,
-    Ended,
-}
-
 /// The sentence of an incident as it stands: who leaks and when it ends, or what is known and why no more.
 pub fn verdict(incident: &Incident, figures: &Figures) -> String {
     if let Some(end) = &incident.end {
@@ -124,10 +115,10 @@ pub fn recovered(incident: &Incident, figures: &Figures, why: &str) -> String {
     text
 }
 
-/// The event of a chapter, within Datadog's limits (the encoder cuts what is still too long).
-pub fn event(incident: &Incident, chapter: Chapter, figures: &Figures, who: &Identity, now: f64) -> Event {
+/// The event that tells where the story stands, within Datadog's limits (the encoder cuts what is still too long).
+pub fn event(incident: &Incident, figures: &Figures, who: &Identity, now: f64) -> Event {
     Event {
-        title: cut(&title(incident, chapter, figures), 100),
+        title: cut(&title(incident, figures), 100),
         text: cut(&text(incident, figures, who), 3_900),
         timestamp: Some(now as i64),
         aggregation_key: Some(aggregation_key(incident.kind, who)),
@@ -138,17 +129,19 @@ pub fn event(incident: &Incident, chapter: Chapter, figures: &Figures, who: &Ide
     }
 }
 
-fn title(incident: &Incident, chapter: Chapter, figures: &Figures) -> String {
+fn title(incident: &Incident, figures: &Figures) -> String {
     let app = clean(&incident.app, 40);
-    let culprit = incident.naming.as_ref().and_then(|naming| naming.culprits.first()).map(|it| clean(&it.function, 60));
-    let when = match (chapter, incident.state) {
-        (_, State::Killed) => ": killed for memory".to_owned(),
-        (_, State::Recovered) => ": over".to_owned(),
-        _ => figures.time_to_limit.map_or(String::new(), |left| format!(": limit in {}", duration(left))),
-    };
-    match culprit.filter(|_| incident.is_named()) {
-        Some(function) => format!("{app} leaks in {function}{when}"),
-        None => format!("{app}: {}{when}", kind_words(incident.kind)),
+    let culprit = incident.naming.as_ref().filter(|it| it.is_named()).and_then(|it| it.culprits.first());
+    let culprit = culprit.map(|it| clean(&it.function, 60));
+    let leaked = culprit.as_ref().map_or(String::new(), |function| format!("; it leaked in {function}"));
+    let when = figures.time_to_limit.map_or(String::new(), |left| format!(": limit in {}", duration(left)));
+    match (incident.state, culprit) {
+        (State::Killed, _) if incident.presumed => format!("{app} is gone, most likely OOM-killed{leaked}"),
+        (State::Killed, _) => format!("{app} was OOM-killed{leaked}"),
+        (State::Recovered, Some(_)) => format!("{app} is over it{leaked}"),
+        (State::Recovered, None) => format!("{app} is over it: {}", kind_words(incident.kind)),
+        (_, Some(function)) => format!("{app} leaks in {function}{when}"),
+        (_, None) => format!("{app}: {}{when}", kind_words(incident.kind)),
     }
 }
 

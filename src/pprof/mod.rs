@@ -10,7 +10,7 @@ mod proto;
 pub mod read;
 mod remedy;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod wire;
 pub(crate) mod words;
 

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use prost::Message;
+
+use super::proto;
 use super::read::{Frame, Profile, Sample, SampleType};
 
 /// A heap profile of Go's four types; the value is in bytes, the objects are of one KiB each.
@@ -44,4 +47,46 @@ fn index(frames: &mut Vec<Frame>, text: &str) -> u32 {
         frames.len() - 1
     });
     at as u32
+}
+
+/// The bytes of a profile, as an app would serve them but for the gzip.
+pub fn encode(profile: &Profile) -> bytes::Bytes {
+    let mut strings = vec![String::new()];
+    let mut string = |text: &str| {
+        strings.push(text.to_owned());
+        strings.len() as i64 - 1
+    };
+    let ids = || 1..=profile.frames.len() as u64;
+    let wire = proto::Profile {
+        sample_type: profile
+            .sample_types
+            .iter()
+            .map(|it| proto::ValueType { r#type: string(&it.name), unit: string(&it.unit) })
+            .collect(),
+        sample: profile
+            .samples
+            .iter()
+            .map(|it| proto::Sample {
+                location_id: it.stack.iter().map(|index| u64::from(*index) + 1).collect(),
+                value: it.values.to_vec(),
+            })
+            .collect(),
+        location: ids()
+            .zip(&profile.frames)
+            .map(|(id, frame)| proto::Location {
+                id,
+                address: id,
+                line: vec![proto::Line { function_id: id, line: frame.line }],
+            })
+            .collect(),
+        function: ids()
+            .zip(&profile.frames)
+            .map(|(id, frame)| proto::Function { id, name: string(&frame.function), filename: string(&frame.file) })
+            .collect(),
+        time_nanos: 1,
+        period: profile.period,
+        default_sample_type: 0,
+        string_table: Vec::new(),
+    };
+    proto::Profile { string_table: strings, ..wire }.encode_to_vec().into()
 }

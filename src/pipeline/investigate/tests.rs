@@ -1,0 +1,241 @@
+//! The investigation under a clock that stands still, with a puller and a store that answer as the test says.
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::*;
+use crate::detect::{Alert, AlertKind};
+use crate::pipeline::{Figures, PullReply, Pulled};
+use crate::pprof::testing::{encode, goroutines, heap};
+
+const MIB: i64 = 1 << 20;
+const BUFFER: &str = "github.com/DataDog/datadog-go/v5/statsd.newStatsdBuffer /m/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/buffer.go 26";
+const JOB: &str = "main.handleJob /app/main.go 57";
+const WATCH: &str = "github.com/DataDog/datadog-go/v5/statsd.(*Client).watch /m/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/statsd.go 500";
+
+/// How the app's pprof endpoint behaves.
+#[derive(Clone, Copy, PartialEq)]
+enum App {
+    /// Grows by a client with each pull.
+    Leaks,
+    /// Refuses connections.
+    Silent,
+    /// Takes the request and never answers.
+    Hangs,
+}
+
+struct Rig {
+    findings: mpsc::Sender<Finding>,
+    outgoing: mpsc::Receiver<Outgoing>,
+    incidents: watch::Receiver<Arc<Vec<IncidentView>>>,
+    runtime: watch::Receiver<Runtime>,
+    app: watch::Sender<App>,
+    pulled: watch::Receiver<Vec<ProfileKind>>,
+    tasks: JoinSet<()>,
+}
+
+impl Rig {
+    fn start(app: App) -> Rig {
+        let (findings, findings_in) = mpsc::channel(64);
+        let (pulls, pulls_in) = mpsc::channel(1);
+        let (store, store_in) = mpsc::channel(8);
+        let (outgoing, outgoing_in) = mpsc::channel(64);
+        let (own, own_in) = mpsc::channel(10_000);
+        let (runtime, runtime_in) = watch::channel(Runtime::default());
+        let (incidents, incidents_in) = watch::channel(Arc::default());
+        let (app, app_in) = watch::channel(app);
+        let (pulled, pulled_in) = watch::channel(Vec::new());
+        let wires = Wires { findings: findings_in, pulls, store, outgoing, own, runtime, incidents };
+        let seconds = Duration::from_secs;
+        let settings = Settings { baseline_after: seconds(60), cooldown: seconds(60), max_per_hour: 6 };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Investigation::new(settings, Identity::default(), || 1_000.0, wires).run());
+        tasks.spawn(puller(pulls_in, app_in, pulled));
+        tasks.spawn(storekeeper(store_in, own_in));
+        Rig {
+            findings,
+            outgoing: outgoing_in,
+            incidents: incidents_in,
+            runtime: runtime_in,
+            app,
+            pulled: pulled_in,
+            tasks,
+        }
+    }
+
+    async fn tell(&self, finding: Finding) {
+        self.findings.send(finding).await.expect("the investigation runs");
+    }
+
+    async fn appear(&self) {
+        let target = Target { pid: 7, name: "worker".into(), rule: "test".into(), incarnation: 1 };
+        self.tell(Finding::Appeared(target)).await;
+        self.tell(Finding::Figures(figures(true))).await;
+    }
+
+    async fn alarm(&self, severity: Severity) {
+        self.tell(Finding::Figures(figures(false))).await;
+        let alert = Alert {
+            kind: AlertKind::MemoryGrowth,
+            severity,
+            rule: "trend_10s",
+            at: Duration::ZERO,
+            per_second: 1e6,
+            time_to_limit: None,
+            evidence: "rose".into(),
+        };
+        let change = if severity == Severity::Crit { Change::Escalated(alert) } else { Change::Opened(alert) };
+        self.tell(Finding::Alert(change)).await;
+    }
+
+    async fn event(&mut self) -> Event {
+        match timeout(Duration::from_secs(300), self.outgoing.recv()).await {
+            Ok(Some(Outgoing::Urgent(event))) => event,
+            other => panic!("expected an event: {other:?}"),
+        }
+    }
+
+    async fn pulls(&mut self, count: usize) -> Vec<ProfileKind> {
+        let enough = self.pulled.wait_for(|pulled| pulled.len() >= count);
+        timeout(Duration::from_secs(900), enough).await.expect("pulls come").expect("the puller runs").clone()
+    }
+}
+
+fn figures(healthy: bool) -> Figures {
+    Figures {
+        memory_bytes: 100 << 20,
+        rss_bytes: 100 << 20,
+        limit_bytes: Some(512 << 20),
+        healthy,
+        ..Figures::default()
+    }
+}
+
+async fn puller(
+    mut requests: mpsc::Receiver<PullRequest>,
+    app: watch::Receiver<App>,
+    pulled: watch::Sender<Vec<ProfileKind>>,
+) {
+    let mut held = Vec::new();
+    while let Some(PullRequest { kind, reply }) = requests.recv().await {
+        pulled.send_modify(|pulled| pulled.push(kind));
+        let clients = pulled.borrow().len() as i64;
+        let outcome = match *app.borrow() {
+            App::Hangs => {
+                held.push(reply);
+                continue;
+            }
+            App::Silent => Err(PullFailed { reason: "unreachable", words: "connection refused".into() }),
+            App::Leaks => Ok(answer(kind, clients)),
+        };
+        let _ = reply.send(PullReply { kind, took: Duration::from_millis(3), outcome });
+    }
+}
+
+fn answer(kind: ProfileKind, clients: i64) -> Pulled {
+    match kind {
+        ProfileKind::Index => Pulled::Index { goroutines: Some(40) },
+        ProfileKind::Goroutine => Pulled::Profile(encode(&goroutines(&[(&[WATCH], 200 * clients)]))),
+        _ => Pulled::Profile(encode(&heap(&[(&[BUFFER, JOB], 20 * clients * MIB)]))),
+    }
+}
+
+async fn storekeeper(mut requests: mpsc::Receiver<StoreRequest>, mut own: mpsc::Receiver<Vec<OwnMetric>>) {
+    let mut id = 0;
+    loop {
+        tokio::select! {
+            Some(_) = own.recv() => {}
+            request = requests.recv() => match request {
+                Some(StoreRequest::Save { reply, .. }) => {
+                    id += 1;
+                    let _ = reply.send(Ok(format!("{id:016x}")));
+                }
+                Some(StoreRequest::Read { .. }) => {}
+                None => return,
+            },
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_is_told_at_once_and_the_name_when_the_round_is_done() {
+    let mut rig = Rig::start(App::Leaks);
+    rig.appear().await;
+    rig.pulls(2).await;
+    tokio::time::advance(Duration::from_secs(61)).await;
+    rig.pulls(6).await;
+    rig.alarm(Severity::Warn).await;
+    let opened = rig.event().await;
+    assert_eq!(opened.title, "worker: memory grows towards its limit");
+    let named = rig.event().await;
+    assert_eq!(named.title, "worker leaks in statsd.newStatsdBuffer");
+    assert!(named.text.contains("main.handleJob"), "{}", named.text);
+    assert!(named.text.contains("goroutines +"), "the round's goroutine profile is in it: {}", named.text);
+    let incidents = rig.incidents.borrow().clone();
+    assert_eq!((incidents.len(), incidents[0].state), (1, "named"));
+    let kinds: Vec<_> = incidents[0].profiles.iter().map(|it| (it.reason.as_str(), it.kind)).collect();
+    let evidence = [
+        ("memory_growth", "heap"),
+        ("baseline", "heap_gc"),
+        ("memory_growth", "heap_gc"),
+        ("memory_growth", "goroutine"),
+    ];
+    assert!(evidence.iter().all(|it| kinds.contains(it)), "{kinds:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_is_told_at_once_although_a_pull_hangs() {
+    let mut rig = Rig::start(App::Hangs);
+    rig.appear().await;
+    rig.alarm(Severity::Warn).await;
+    rig.event().await;
+    let asked = Instant::now();
+    rig.tell(Finding::Vanished(Gone::OomKilled)).await;
+    let killed = rig.event().await;
+    assert_eq!(killed.title, "worker was OOM-killed");
+    assert!(asked.elapsed() < Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_pulled_is_said_in_the_verdict_and_as_degraded() {
+    let mut rig = Rig::start(App::Silent);
+    rig.appear().await;
+    rig.alarm(Severity::Warn).await;
+    rig.event().await;
+    let told = rig.incidents.wait_for(|all| all.first().is_some_and(|it| it.verdict.contains("connection refused")));
+    timeout(Duration::from_secs(60), told).await.expect("the verdict says why").expect("it runs");
+    let degraded = rig.runtime.borrow().degraded.clone().expect("degraded");
+    assert_eq!((degraded.what.as_str(), degraded.why.as_str()), ("profiles", "connection refused"));
+    // It opens its port: the next round, after the cool-down, clears it.
+    rig.app.send_replace(App::Leaks);
+    let cleared = rig.runtime.wait_for(|runtime| runtime.degraded.is_none());
+    timeout(Duration::from_secs(120), cleared).await.expect("cleared").expect("it runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn turning_critical_pulls_again_within_the_cool_down() {
+    let mut rig = Rig::start(App::Leaks);
+    rig.appear().await;
+    rig.pulls(2).await;
+    rig.alarm(Severity::Warn).await;
+    rig.event().await;
+    rig.event().await;
+    let before = rig.pulled.borrow().len();
+    rig.alarm(Severity::Crit).await;
+    assert!(rig.event().await.title.contains("leaks in statsd.newStatsdBuffer"));
+    let kinds = rig.pulls(before + 3).await;
+    assert_eq!(kinds[before..before + 2], [ProfileKind::Heap, ProfileKind::Index]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_with_its_findings_and_waits_for_no_pull() {
+    let rig = Rig::start(App::Hangs);
+    rig.appear().await;
+    let Rig { findings, mut tasks, .. } = rig;
+    drop(findings);
+    timeout(Duration::from_secs(1), tasks.join_next())
+        .await
+        .expect("it ends")
+        .expect("a task")
+        .expect("without a panic");
+}

@@ -6,8 +6,6 @@ use super::value::Kind;
 /// Settings that are known and not built yet: a value other than the default is refused, never passed over.
 pub(super) const NOT_YET: &[&str] = &[
     "mapper",
-    "statsd.socket",
-    "statsd.stream_socket",
     "aggregate.histogram_copy_to_distribution",
     "filter.metrics",
     "filter.metrics_match_prefix",

@@ -1,7 +1,7 @@
 //! The tasks that own state, and every message that passes between tasks, with the size of every queue.
 //!
 //! ```text
-//! source::udp ─────Batch──────▶ rollup ──Outgoing──▶ sink::{intake, agent, none}
+//! source::{udp,unix}─Batch────▶ rollup ──Outgoing──▶ sink::{intake, agent, none}
 //!                                 ▲ Vec<OwnMetric>         ▲ Outgoing::Urgent
 //! source::sampler ─Observation─▶ watch ──Finding──▶ investigate ──StoreRequest──▶ sink::store
 //!                 ◀──── Pace ────┘ ◀────Runtime─────  │  ▲
@@ -33,8 +33,8 @@ use crate::aggregate::Window;
 use crate::detect::{Change, Reading};
 use crate::statsd::{Event, ServiceCheck};
 
-/// Batches between a socket and the rollup. Full: the socket waits, the kernel buffers, and what the kernel drops is read
-/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`.
+/// Batches between the sockets and the rollup. Full: the socket waits, the kernel buffers, and what the kernel drops is read
+/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`. On Unix sockets the sender waits, or gives up and knows it.
 pub const BATCHES: usize = 64;
 
 /// Windows, events and checks on their way to the sink, which moves them to its own byte-bounded queue and never waits for
@@ -63,6 +63,16 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     /// Where each datagram ends in `bytes`, and what is known of it.
     pub datagrams: Vec<Datagram>,
+    pub refused: Refused,
+}
+
+/// What a source did not take since its last batch. The rollup counts it, under the names of the fields' reasons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Frames of a stream longer than `statsd.max_datagram`: `frame_too_long`.
+    pub frames_too_long: u32,
+    /// Stream connections beyond the most that are held at once: `connections`.
+    pub connections: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +85,19 @@ pub struct Datagram {
 }
 
 impl Batch {
+    /// Appends one datagram, or one frame of a stream.
+    pub fn push(&mut self, bytes: &[u8], truncated: bool, port: u16) {
+        self.bytes.extend_from_slice(bytes);
+        let end = u32::try_from(self.bytes.len())
+            .expect("a batch ends soon after 64 KiB, and a datagram has at most as much");
+        self.datagrams.push(Datagram { end, truncated, port });
+    }
+
+    /// There is nothing in it for the rollup.
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty() && self.refused == Refused::default()
+    }
+
     /// The datagrams with their bytes, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (Datagram, &[u8])> {
         let mut start = 0;
@@ -147,10 +170,10 @@ pub enum Gone {
     Unknown,
 }
 
-/// Live StatsD clients and what the kernel dropped, from `/proc/net`.
+/// Live StatsD clients and what the kernel dropped, from `/proc/net` and our stream socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// `None` where the tables cannot be read.
+    /// On all transports; `None` where one of them cannot be counted.
     pub clients: Option<u64>,
     /// The uid that holds most of them.
     pub uid: Option<u32>,

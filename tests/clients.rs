@@ -9,11 +9,14 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use cadence::prelude::*;
-use cadence::{BufferedUdpMetricSink, MetricSink, StatsdClient, UdpMetricSink};
+use cadence::{BufferedUdpMetricSink, BufferedUnixMetricSink, MetricSink, StatsdClient, UdpMetricSink, UnixMetricSink};
 use oomwatch::datadog::proto::MetricType;
 use serde::Deserialize;
 use serde_json::Value;
@@ -132,15 +135,45 @@ fn assert_told(found: &[&Value], expected: Option<&Value>, client: &str) {
     assert_eq!(found, expected.map(sorted).into_iter().collect::<Vec<_>>(), "{client}");
 }
 
+/// Where a sidecar takes StatsD.
+#[derive(Clone)]
+struct Places {
+    udp: SocketAddr,
+    datagram: PathBuf,
+    stream: PathBuf,
+}
+
+impl Places {
+    /// As clients want it: `host:port`, or a path behind the scheme of its kind.
+    fn address(&self, transport: &str) -> String {
+        match transport {
+            "udp" => self.udp.to_string(),
+            "unix" | "unixgram" => format!("{transport}://{}", self.datagram.display()),
+            "unixstream" => format!("unixstream://{}", self.stream.display()),
+            // The client learns by trying that this one is a stream.
+            "unix to a stream" => format!("unix://{}", self.stream.display()),
+            other => panic!("no transport {other}"),
+        }
+    }
+}
+
 /// A sidecar whose window does not end before the test does.
-fn sidecar(intake: &FakeIntake, settings: &str) -> Sidecar {
+fn sidecar(intake: &FakeIntake, dir: &Path) -> (Sidecar, Places) {
     out_of_the_hours_end();
     let settings = format!(
-        "{settings}[datadog]\nurl = \"{}\"\nhostname = \"pod-1\"\n[aggregate]\ninterval = \"1h\"\n[watch]\npid = {}\n",
+        "[datadog]\nurl = \"{}\"\nhostname = \"pod-1\"\n[aggregate]\ninterval = \"1h\"\n[watch]\npid = {}\n",
         intake.url(),
         std::process::id()
     );
-    Sidecar::start(&settings, &[("DD_API_KEY", "0123456789abcdef0123456789abcdef")])
+    let (datagram, stream) = (dir.join("dsd.socket"), dir.join("dsd-stream.socket"));
+    let env = [
+        ("DD_API_KEY", "0123456789abcdef0123456789abcdef"),
+        ("OOMWATCH_STATSD__SOCKET", datagram.to_str().unwrap()),
+        ("OOMWATCH_STATSD__STREAM_SOCKET", stream.to_str().unwrap()),
+    ];
+    let sidecar = Sidecar::start(&settings, &env);
+    let udp = sidecar.statsd[0];
+    (sidecar, Places { udp, datagram, stream })
 }
 
 /// Windows end on the hour; a test that would see the end begins after it.
@@ -151,23 +184,24 @@ fn out_of_the_hours_end() {
 }
 
 /// Has `send` send to a sidecar and compares what it says with what the intake has.
-async fn deliver(client: &str, send: impl FnOnce(&Sidecar) -> Sent + Send + 'static) {
+async fn deliver(client: &str, send: impl FnOnce(&Places) -> Sent + Send + 'static) {
     let intake = FakeIntake::start().await;
-    let mut sidecar = sidecar(&intake, "");
+    let dir = tempfile::tempdir().unwrap();
+    let (mut sidecar, places) = sidecar(&intake, dir.path());
     let sent = tokio::task::spawn_blocking(move || {
-        let sent = send(&sidecar);
+        let sent = send(&places);
         assert!(sidecar.terminate().success());
         sent
     });
     let sent = sent.await.unwrap();
     let seen = intake.seen();
     assert_eq!(sent.calls, CALLS, "{client}");
+    assert_eq!(seen.counter("oomwatch.dropped"), 0.0, "{client}: dropped by the sidecar or the kernel");
     assert!(sent.dropped.values().all(|dropped| *dropped == 0), "{client} dropped: {:?}", sent.dropped);
     assert_equal(&arrived(&seen), &sent.points(), client);
     assert_eq!(arrived_sketches(&seen), sent.sketches(), "{client}: count, sum, min and max of distributions");
     assert_told(&seen.events(), sent.event.as_ref(), client);
     assert_told(&seen.checks(), sent.check.as_ref(), client);
-    assert_eq!(seen.counter("oomwatch.dropped"), 0.0, "{client}");
 }
 
 /// Runs a program to its end and reads what it printed.
@@ -180,11 +214,11 @@ fn run(mut program: Command) -> Sent {
 
 /// Datadog's own client for Go, with the aggregation that it does itself: `none`, `basic` or `extended`.
 fn go(address: &str, aggregation: &str) -> Sent {
-    let binary = tempfile::tempdir().unwrap();
+    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients-go");
     let mut build = Command::new("go");
-    build.args(["build", "-o"]).arg(binary.path().join("go")).arg(".").current_dir(root().join("tests/clients/go"));
+    build.args(["build", "-o"]).arg(&binary).arg(".").current_dir(root().join("tests/clients/go"));
     assert!(build.status().unwrap().success(), "{build:?}");
-    let mut program = Command::new(binary.path().join("go"));
+    let mut program = Command::new(binary);
     program.args(["-address", address, "-aggregation", aggregation]);
     run(program)
 }
@@ -205,47 +239,67 @@ fn node(address: &str, mode: &str) -> Sent {
     run(program)
 }
 
-fn udp(sidecar: &Sidecar) -> String {
-    sidecar.statsd[0].to_string()
+/// How a client is run: over which transport, and in which of its modes.
+type Runs = &'static [(&'static str, &'static str)];
+
+async fn deliver_all(client: &'static str, runs: Runs, send: fn(&str, &str) -> Sent) {
+    for (transport, mode) in runs {
+        deliver(&format!("{client}, {transport}, {mode}"), move |places| send(&places.address(transport), mode)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn datadogs_client_for_go_arrives_exactly() {
-    if !have("go", "datadogs_client_for_go_arrives_exactly") {
-        return;
-    }
-    for aggregation in ["none", "basic", "extended"] {
-        deliver(&format!("go, {aggregation}"), move |sidecar| go(&udp(sidecar), aggregation)).await;
+    const RUNS: Runs = &[
+        ("udp", "none"),
+        ("udp", "basic"),
+        ("udp", "extended"),
+        ("unix", "basic"),
+        ("unixgram", "none"),
+        ("unixstream", "none"),
+        ("unixstream", "extended"),
+        ("unix to a stream", "basic"),
+    ];
+    if have("go", "datadogs_client_for_go_arrives_exactly") {
+        deliver_all("go", RUNS, go).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn datadogs_client_for_python_arrives_exactly() {
-    if !have(root().join(PYTHON).to_str().unwrap(), "datadogs_client_for_python_arrives_exactly") {
-        return;
-    }
-    for mode in ["plain", "buffered", "aggregated"] {
-        deliver(&format!("python, {mode}"), move |sidecar| python(&udp(sidecar), mode)).await;
+    const RUNS: Runs = &[
+        ("udp", "plain"),
+        ("udp", "buffered"),
+        ("udp", "aggregated"),
+        ("unix", "plain"),
+        ("unixgram", "buffered"),
+        ("unixstream", "plain"),
+        ("unixstream", "aggregated"),
+    ];
+    if have(root().join(PYTHON).to_str().unwrap(), "datadogs_client_for_python_arrives_exactly") {
+        deliver_all("python", RUNS, python).await;
     }
 }
 
+/// hot-shots speaks to Unix sockets with a native module only, which a machine without node-gyp cannot build.
 #[tokio::test(flavor = "multi_thread")]
 async fn hot_shots_for_node_arrives_exactly() {
+    const RUNS: Runs = &[("udp", "plain"), ("udp", "buffered"), ("udp", "aggregated")];
     let test = "hot_shots_for_node_arrives_exactly";
     let module = root().join("tests/clients/node/node_modules/hot-shots/package.json");
-    if !have("node", test) || !have(module.to_str().unwrap(), test) {
-        return;
-    }
-    for mode in ["plain", "buffered", "aggregated"] {
-        deliver(&format!("node, {mode}"), move |sidecar| node(&udp(sidecar), mode)).await;
+    if have("node", test) && have(module.to_str().unwrap(), test) {
+        deliver_all("node", RUNS, node).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cadence_arrives_exactly() {
-    let socket = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    deliver("cadence, plain", move |it| cadence(UdpMetricSink::from(it.statsd[0], socket()).unwrap())).await;
-    deliver("cadence, buffered", move |it| cadence(BufferedUdpMetricSink::from(it.statsd[0], socket()).unwrap())).await;
+    let udp = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let unix = || UnixDatagram::unbound().unwrap();
+    deliver("cadence, udp, plain", move |at| cadence(UdpMetricSink::from(at.udp, udp()).unwrap())).await;
+    deliver("cadence, udp, buffered", move |at| cadence(BufferedUdpMetricSink::from(at.udp, udp()).unwrap())).await;
+    deliver("cadence, unixgram, plain", move |at| cadence(UnixMetricSink::from(&at.datagram, unix()))).await;
+    deliver("cadence, unixgram, buffered", move |at| cadence(BufferedUnixMetricSink::from(&at.datagram, unix()))).await;
 }
 
 /// The calls of `tests/clients/go/main.go` in Rust. cadence has no events and no checks, and its set members are numbers.
@@ -255,7 +309,7 @@ fn cadence(sink: impl MetricSink + Sync + Send + std::panic::RefUnwindSafe + 'st
     let mut sent = Sent::default();
     for n in 0..CALLS {
         cadence_call(&client, n, &mut sent);
-        if n % 20 == 19 {
+        if n % 10 == 9 {
             // A pace that the smallest receive buffer bears.
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -81,7 +81,7 @@ function check() {
 for (let n = 0; n < CALLS; n += 1) {
   metric(n);
   // A pace that the smallest receive buffer bears.
-  if (n % 20 === 19) await new Promise((done) => setTimeout(done, 5));
+  if (n % 10 === 9) await new Promise((done) => setTimeout(done, 5));
 }
 sent.event = event();
 sent.check = check();

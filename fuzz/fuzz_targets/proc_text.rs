@@ -4,6 +4,7 @@
 //! as the sampler reads them.
 #![no_main]
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use oomwatch::source::process::{self, Held, Status};
 use oomwatch::source::{cgroup, find};
 
 const FILES: [&str; 15] = [
-    "proc/7/stat",
+    STAT,
     "proc/7/status",
     "proc/7/cgroup",
     "proc/7/mountinfo",
@@ -29,6 +30,11 @@ const FILES: [&str; 15] = [
     "cgroup/app/memory.current",
     "proc/net/unix",
 ];
+
+/// Of this file an input has the name only, of which a process may make anything: procfs panics on a line that ends after it,
+/// which no kernel writes.
+const STAT: &str = "proc/7/stat";
+const STAT_REST: &[u8] = b") S 1 7 7 0 -1 4194304 90 0 0 0 0 0 0 0 20 0 3 0 4711 2457600 150 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
 
 /// ASCII's record separator; NUL divides the arguments of a command line.
 const SEPARATOR: u8 = 0x1e;
@@ -96,7 +102,11 @@ fn make() -> PathBuf {
 fn write(root: &Path, input: &[u8]) {
     let mut texts = input.split(|byte| *byte == SEPARATOR);
     for file in FILES {
-        let text = texts.next().unwrap_or_default();
+        let mut text = Cow::Borrowed(texts.next().unwrap_or_default());
+        if file == STAT {
+            text = [b"7 (", &text[..text.len().min(15)], STAT_REST].concat().into();
+        }
+        let text = &*text;
         std::fs::write(root.join(file), text).expect("write into the folder");
         for (_, v1) in V1.iter().filter(|(name, _)| file.ends_with(name)) {
             std::fs::write(root.join("cgroup/memory/app").join(v1), text).expect("write into the folder");

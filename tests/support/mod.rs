@@ -255,7 +255,8 @@ pub fn have(program: &str, test: &str) -> bool {
         "{test} needs {program}, which ./dev/setup should have installed"
     );
     if !found {
-        eprintln!("SKIPPED {test}: {program} is not installed (./dev/setup installs it)");
+        // Straight to the terminal: the test harness would swallow the line of a test that passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {program} is not installed (./dev/test installs it)");
     }
     found
 }

@@ -37,9 +37,9 @@ pub(super) fn clients(mut rows: impl BufRead, inode: u64) -> Option<u64> {
 /// `Num: RefCount Protocol Flags Type St Inode Path`, the count in hexadecimal. Only the fields before the path are text.
 fn parse(line: &[u8]) -> Option<(u64, u64)> {
     let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
-    let references = u64::from_str_radix(std::str::from_utf8(words.nth(1)?).ok()?, 16).ok()?;
+    let references = u32::from_str_radix(std::str::from_utf8(words.nth(1)?).ok()?, 16).ok()?;
     let inode = std::str::from_utf8(words.nth(4)?).ok()?.trim_end().parse().ok()?;
-    Some((references, inode))
+    Some((u64::from(references), inode))
 }
 
 #[cfg(test)]

@@ -10,16 +10,18 @@ mod summary;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Output};
-use crate::pipeline::{self, OwnMetric, Rollup, Runtime, investigate, wall_clock};
+use crate::pipeline::{self, OwnMetric, Rollup, Runtime, StopTime, investigate, wall_clock};
 use crate::sink::{agent::Agent, intake::Intake, none::Discard, store::Store};
 use crate::snapshot::{About, OutputPart, Snapshots, StatsdPart, WatchPart, rfc3339};
 use crate::source::{puller::Puller, sampler::Sampler};
@@ -54,7 +56,8 @@ pub async fn run(config: Config) -> Ended {
         Ok(bound) => bound,
         Err(faults) => return Ended::Refused(faults),
     };
-    let sink = match Sink::build(&config) {
+    let stopped = StopTime::default();
+    let sink = match Sink::build(&config, &stopped) {
         Ok(sink) => sink,
         Err(fault) => return Ended::Refused(vec![fault]),
     };
@@ -73,9 +76,14 @@ pub async fn run(config: Config) -> Ended {
     } else {
         info!("told to stop: receiving what is still under way, then flushing");
     }
+    // Written once; nobody else writes it.
+    let _ = stopped.set(Instant::now());
     stop.cancel();
+    let sources = tasks.abort_handles("statsd");
     let drained = tokio::select! {
         () = tasks.all() => true,
+        // Never true: an app that goes on talking is left, so that what it said so far can still be sent.
+        true = leave(&sources, config.run.shutdown_timeout.mul_f64(SOURCES_SHARE)) => false,
         () = tokio::time::sleep(config.run.shutdown_timeout) => false,
         () = told(&mut terminate, &mut interrupt) => false,
     };
@@ -87,6 +95,15 @@ pub async fn run(config: Config) -> Ended {
             Ended::Cut
         }
     }
+}
+
+/// Of the shutdown time, what the sources may take to fall quiet.
+const SOURCES_SHARE: f64 = 0.65;
+
+async fn leave(sources: &[AbortHandle], after: Duration) -> bool {
+    tokio::time::sleep(after).await;
+    sources.iter().for_each(AbortHandle::abort);
+    false
 }
 
 async fn told(terminate: &mut Signal, interrupt: &mut Signal) {
@@ -101,6 +118,7 @@ async fn told(terminate: &mut Signal, interrupt: &mut Signal) {
 struct Tasks {
     set: JoinSet<&'static str>,
     names: std::collections::HashMap<tokio::task::Id, &'static str>,
+    handles: Vec<(&'static str, AbortHandle)>,
 }
 
 impl Tasks {
@@ -110,6 +128,11 @@ impl Tasks {
             name
         });
         self.names.insert(handle.id(), name);
+        self.handles.push((name, handle));
+    }
+
+    fn abort_handles(&self, name: &str) -> Vec<AbortHandle> {
+        self.handles.iter().filter(|it| it.0.starts_with(name)).map(|it| it.1.clone()).collect()
     }
 
     /// The name of the next task to end, be it by a panic.
@@ -118,7 +141,9 @@ impl Tasks {
             Some(Ok(name)) => name,
             Some(Err(fault)) => {
                 let name = self.names.get(&fault.id()).copied().unwrap_or("unknown");
-                error!(task = name, "a task panicked: {fault}");
+                if fault.is_panic() {
+                    error!(task = name, "a task panicked: {fault}");
+                }
                 name
             }
             None => "none",
@@ -140,10 +165,14 @@ enum Sink {
 }
 
 impl Sink {
-    fn build(config: &Config) -> Result<Sink, String> {
+    fn build(config: &Config, stopped: &StopTime) -> Result<Sink, String> {
         match &config.output {
-            Output::Intake { .. } => Intake::new(settings::intake(config)).map(|sink| Sink::Intake(Box::new(sink))),
-            Output::Agent(_) => Agent::new(settings::agent(config)).map(|sink| Sink::Agent(Box::new(sink))),
+            Output::Intake { .. } => {
+                Intake::new(settings::intake(config, stopped.clone())).map(|sink| Sink::Intake(Box::new(sink)))
+            }
+            Output::Agent(_) => {
+                Agent::new(settings::agent(config, stopped.clone())).map(|sink| Sink::Agent(Box::new(sink)))
+            }
             Output::None => Ok(Sink::None(Discard::new(wall_clock))),
         }
     }
@@ -209,6 +238,7 @@ fn spawn(
         own: own_in,
         out: outgoing,
         snapshot: statsd,
+        output: output_part.clone(),
         wall_clock,
         flush_every: config.aggregate.interval,
         own_metrics: config.datadog.own_metrics,
@@ -228,6 +258,12 @@ fn spawn(
 
     for source in bound.statsd {
         tasks.spawn("statsd", source.run(batches.clone(), stop.clone()));
+    }
+    if let Some(source) = bound.unixgram {
+        tasks.spawn("statsd unixgram", source.run(batches.clone(), stop.clone()));
+    }
+    if let Some(source) = bound.unixstream {
+        tasks.spawn("statsd unixstream", source.run(batches.clone(), stop.clone()));
     }
     tasks.spawn("sampler", sampler.run(observations, pace_in, stop.clone()));
     tasks.spawn("puller", puller.run(pulls_in));

@@ -5,20 +5,20 @@ use std::time::Duration;
 use crate::aggregate;
 use crate::config::{Config, Counters, Limit, MapperProfile, Output, TagAction};
 use crate::datadog::Policy;
-use crate::pipeline::plan;
 use crate::pipeline::words::Identity;
+use crate::pipeline::{StopTime, plan};
 use crate::sink::{Proxy, Secret, agent, intake, store};
-use crate::source::{puller, sampler};
+use crate::source::{puller, sampler, unix::UnixgramSource, unix_stream::UnixStreamSource};
 use crate::{detect, page};
 
 use super::bind::Bound;
 
-/// Of the shutdown time, what the sink may use once its input has closed: the sources before it need up to 5 s to fall quiet.
+/// The sink may use all of the shutdown time but a moment, in which it counts what it could not send.
 fn drain(config: &Config) -> Duration {
-    config.run.shutdown_timeout.mul_f64(0.8)
+    config.run.shutdown_timeout.saturating_sub(Duration::from_millis(300))
 }
 
-pub(super) fn intake(config: &Config) -> intake::Settings {
+pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
     let Output::Intake { base_url, api_key, api_key_file } = &config.output else {
         return intake::Settings::new("", Secret::new(""));
     };
@@ -34,16 +34,22 @@ pub(super) fn intake(config: &Config) -> intake::Settings {
         historical: config.datadog.historical,
         policy,
         drain: drain(config),
+        stopped,
         ..defaults
     }
 }
 
-pub(super) fn agent(config: &Config) -> agent::Settings {
+pub(super) fn agent(config: &Config, stopped: StopTime) -> agent::Settings {
     let address = match &config.output {
         Output::Agent(address) => address.to_string(),
         Output::Intake { .. } | Output::None => String::new(),
     };
-    agent::Settings { spread: config.aggregate.interval / 2, drain: drain(config), ..agent::Settings::new(&address) }
+    agent::Settings {
+        spread: config.aggregate.interval / 2,
+        drain: drain(config),
+        stopped,
+        ..agent::Settings::new(&address)
+    }
 }
 
 pub(super) fn aggregate(config: &Config) -> aggregate::Settings {
@@ -118,6 +124,8 @@ pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -
         proc: config.watch.proc.clone(),
         statsd_ports: bound.statsd.iter().map(|source| source.local_addr().port()).collect(),
         own_socket_inodes: bound.statsd.iter().filter_map(|source| source.inode()).collect(),
+        unixgram_inode: bound.unixgram.as_ref().and_then(UnixgramSource::inode),
+        stream_clients: bound.unixstream.as_ref().map(UnixStreamSource::clients),
         pprof_port,
         ..sampler::Settings::default()
     }

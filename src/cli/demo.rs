@@ -166,7 +166,8 @@ mod tests {
             (&leaking, &warned, 60, Some(End::NotNamed)),
             (&leaking, &named, 30, Some(End::Named)),
             (&fixed, &nothing, 119, None),
-            (&fixed, &notice, 120, Some(End::Quiet)),
+            (&fixed, &notice, 5, Some(End::Alarmed)),
+            (&fixed, &nothing, 120, Some(End::Quiet)),
             (&fixed, &warned, 5, Some(End::Alarmed)),
             (&Demo::default(), &named, 1_000, None),
         ] {

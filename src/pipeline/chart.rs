@@ -12,11 +12,6 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// Whether a process other than this one was charted before.
-    pub fn has_seen_another(&self, incarnation: u64) -> bool {
-        self.points.last().is_some_and(|point| point.incarnation != incarnation)
-    }
-
     /// Adds a reading. A full chart is halved by leaving out every other point, but the last quarter stays as it is.
     pub fn push(&mut self, now: f64, seen: &Observation) {
         if self.points.len() >= MAX_READINGS {

@@ -17,7 +17,7 @@ use super::compare::{Baseline, Baselines, Compared};
 use super::errand::{Done, Errand, Yield};
 use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
-use super::plan::{Plan, Purpose, Settings, Step, Wish};
+use super::plan::{Cause, Plan, Purpose, Settings, Step, Wish};
 use super::views;
 use super::words::{self, Identity};
 use super::{
@@ -109,6 +109,10 @@ impl Investigation {
             Finding::Appeared(target) => self.appeared(target),
             Finding::Figures(figures) => self.ledger.figures = figures,
             Finding::Vanished(gone) => self.vanished(gone).await,
+            Finding::ChildKilled => {
+                let events = self.ledger.child_killed((self.clock)());
+                self.send(events).await;
+            }
             Finding::Alert(change) => self.alert(&change).await,
         }
         self.ledger.reword();
@@ -137,10 +141,11 @@ impl Investigation {
     }
 
     async fn alert(&mut self, change: &Change) {
-        let worse = matches!(change, Change::Escalated(alert) if alert.severity == Severity::Crit);
+        let critical = matches!(change, Change::Escalated(alert) if alert.severity == Severity::Crit);
+        let cause = if critical { Cause::Critical } else { Cause::Alert };
         if let Change::Opened(alert) | Change::Escalated(alert) = change {
             warn!(kind = ?alert.kind, severity = ?alert.severity, rule = alert.rule, "growth alert: {}", alert.evidence);
-            if let Wish::Suppressed(reason) = self.plan.round(self.now(), worse) {
+            if let Wish::Suppressed(reason) = self.plan.round(self.now(), cause) {
                 telemetry::count(&telemetry::PROFILES_SUPPRESSED, Some(reason)).increment(1);
             }
         }
@@ -152,7 +157,7 @@ impl Investigation {
     fn look_again(&mut self) {
         let sure = |incident: &Incident| incident.naming.as_ref().is_some_and(|it| it.confidence == Confidence::High);
         if self.work.is_none() && self.ledger.open.as_ref().is_some_and(|incident| !sure(incident)) {
-            self.plan.round(self.now(), false);
+            self.plan.round(self.now(), Cause::Again);
         }
     }
 

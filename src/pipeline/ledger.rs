@@ -112,17 +112,24 @@ impl Ledger {
         if !killed {
             return self.close(State::Recovered, "the process ended", now);
         }
+        self.killed(certain, "", now)
+    }
+
+    /// The kernel killed a process of the app's tree, and the one that is watched lives on: the master of a prefork server, say.
+    pub fn child_killed(&mut self, now: f64) -> Vec<Event> {
+        self.killed(true, "A child process: ", now)
+    }
+
+    fn killed(&mut self, certain: bool, who: &str, now: f64) -> Vec<Event> {
         if self.open.is_none() {
             let id = self.next_id(now);
-            let mut incident = Incident::open(id, IncidentKind::OomKill, Severity::Crit, self.app.clone(), now);
-            incident.told = true;
-            self.open = Some(incident);
+            self.open = Some(Incident::open(id, IncidentKind::OomKill, Severity::Crit, self.app.clone(), now));
         }
         if let Some(incident) = self.open.as_mut() {
             incident.presumed = !certain;
         }
         let end = words::killed(self.open.as_ref(), &self.figures, certain, now);
-        self.end(State::Killed, end, now)
+        self.end(State::Killed, format!("{who}{end}"), now)
     }
 
     fn close(&mut self, state: State, why: &str, now: f64) -> Vec<Event> {

@@ -1,7 +1,7 @@
 //! The tasks that own state, and every message that passes between tasks, with the size of every queue.
 //!
 //! ```text
-//! source::udp ─────Batch──────▶ rollup ──Outgoing──▶ sink::{intake, agent, none}
+//! source::{udp,unix}─Batch────▶ rollup ──Outgoing──▶ sink::{intake, agent, none}
 //!                                 ▲ Vec<OwnMetric>         ▲ Outgoing::Urgent
 //! source::sampler ─Observation─▶ watch ──Finding──▶ investigate ──StoreRequest──▶ sink::store
 //!                 ◀──── Pace ────┘ ◀────Runtime─────  │  ▲
@@ -22,10 +22,11 @@ pub mod watch;
 pub mod words;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub use rollup::Rollup;
 
@@ -33,8 +34,8 @@ use crate::aggregate::Window;
 use crate::detect::{Change, Reading};
 use crate::statsd::{Event, ServiceCheck};
 
-/// Batches between a socket and the rollup. Full: the socket waits, the kernel buffers, and what the kernel drops is read
-/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`.
+/// Batches between the sockets and the rollup. Full: the socket waits, the kernel buffers, and what the kernel drops is read
+/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`. On Unix sockets the sender waits, or gives up and knows it.
 pub const BATCHES: usize = 64;
 
 /// Windows, events and checks on their way to the sink, which moves them to its own byte-bounded queue and never waits for
@@ -63,6 +64,16 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     /// Where each datagram ends in `bytes`, and what is known of it.
     pub datagrams: Vec<Datagram>,
+    pub refused: Refused,
+}
+
+/// What a source did not take since its last batch. The rollup counts it, under the names of the fields' reasons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Frames of a stream longer than `statsd.max_datagram`: `frame_too_long`.
+    pub frames_too_long: u32,
+    /// Stream connections beyond the most that are held at once: `connections`.
+    pub connections: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +86,19 @@ pub struct Datagram {
 }
 
 impl Batch {
+    /// Appends one datagram, or one frame of a stream.
+    pub fn push(&mut self, bytes: &[u8], truncated: bool, port: u16) {
+        self.bytes.extend_from_slice(bytes);
+        let end = u32::try_from(self.bytes.len())
+            .expect("a batch ends soon after 64 KiB, and a datagram has at most as much");
+        self.datagrams.push(Datagram { end, truncated, port });
+    }
+
+    /// There is nothing in it for the rollup.
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty() && self.refused == Refused::default()
+    }
+
     /// The datagrams with their bytes, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (Datagram, &[u8])> {
         let mut start = 0;
@@ -147,10 +171,10 @@ pub enum Gone {
     Unknown,
 }
 
-/// Live StatsD clients and what the kernel dropped, from `/proc/net`.
+/// Live StatsD clients and what the kernel dropped, from `/proc/net` and our stream socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// `None` where the tables cannot be read.
+    /// On all transports; `None` where one of them cannot be counted.
     pub clients: Option<u64>,
     /// The uid that holds most of them.
     pub uid: Option<u32>,
@@ -189,6 +213,8 @@ pub enum Finding {
     /// The latest figures, once a reading: what a sentence needs.
     Figures(Figures),
     Vanished(Gone),
+    /// The kernel killed a child of the target for memory; the target lives on.
+    ChildKilled,
 }
 
 /// What an incident's sentence quotes.
@@ -289,6 +315,10 @@ pub struct Listening {
     pub page: Option<SocketAddr>,
     pub health: Option<SocketAddr>,
 }
+
+/// When the stop was told, written once by `app`: every part of the drain counts its time from here, or their sum would be
+/// longer than `run.shutdown_timeout`.
+pub type StopTime = Arc<OnceLock<Instant>>;
 
 /// Wall time in Unix seconds with fractions. Given to the tasks at start, so that a test can give another.
 pub type WallClock = fn() -> f64;

@@ -34,7 +34,8 @@ pub struct Settings {
     pub baseline_after: Duration,
     /// Between the beginnings of two rounds.
     pub cooldown: Duration,
-    /// Rounds in any hour; baselines are exempt.
+    /// Rounds in any hour; baselines are exempt, and so is a round whose first pull fails. The last of them is kept for an alert
+    /// that turns critical.
     pub max_per_hour: u32,
 }
 
@@ -57,6 +58,17 @@ pub struct Step {
     pub purpose: Purpose,
 }
 
+/// Why a round is wished for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// An alert opened or got worse.
+    Alert,
+    /// It turned critical: passes the cool-down and may take the last round of the hour.
+    Critical,
+    /// The open incident is not surely named. Waits twice as long each time, for each forces a collection.
+    Again,
+}
+
 /// What became of the wish for a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
@@ -73,6 +85,10 @@ pub struct Plan {
     queue: VecDeque<Step>,
     /// Beginnings of rounds within the last hour; at most `max_per_hour`.
     rounds: VecDeque<Duration>,
+    /// Beginning of the last round, counted or not.
+    last_round: Option<Duration>,
+    /// Rounds of [`Cause::Again`] since the last alert.
+    again: u32,
     /// When the target was first seen; `None` while there is none, and then nothing is pulled.
     seen: Option<Duration>,
     first_sight: Retry,
@@ -94,6 +110,8 @@ impl Plan {
             settings,
             queue: VecDeque::new(),
             rounds: VecDeque::new(),
+            last_round: None,
+            again: 0,
             seen: None,
             first_sight: Retry::Done,
             next_baseline: Duration::MAX,
@@ -106,7 +124,8 @@ impl Plan {
     /// A new target: its first pull is due at once. The rounds of the last hour stay counted, or a crash loop would be pulled
     /// from without end.
     pub fn appeared(&mut self, now: Duration) {
-        *self = Plan { rounds: std::mem::take(&mut self.rounds), ..Plan::new(self.settings) };
+        let (rounds, last_round) = (std::mem::take(&mut self.rounds), self.last_round);
+        *self = Plan { rounds, last_round, ..Plan::new(self.settings) };
         self.seen = Some(now);
         self.first_sight = Retry::At { due: now, wait: FIRST_SIGHT_RETRY.0 };
         self.next_baseline = now + self.settings.baseline_after;
@@ -118,8 +137,8 @@ impl Plan {
         self.queue.clear();
     }
 
-    /// Asks for a round of evidence. `urgent` (an escalation to crit) passes the cool-down, never the hourly budget.
-    pub fn round(&mut self, now: Duration, urgent: bool) -> Wish {
+    /// Asks for a round of evidence.
+    pub fn round(&mut self, now: Duration, cause: Cause) -> Wish {
         if self.seen.is_none() {
             return Wish::Suppressed("no_target");
         }
@@ -129,19 +148,32 @@ impl Plan {
         while self.rounds.front().is_some_and(|begun| now.saturating_sub(*begun) >= Duration::from_secs(3_600)) {
             self.rounds.pop_front();
         }
-        let cold = self.rounds.back().is_none_or(|last| now.saturating_sub(*last) >= self.settings.cooldown);
-        if !cold && !urgent {
+        let (wait, budget) = self.allowance(cause);
+        if self.last_round.is_some_and(|last| now.saturating_sub(last) < wait) {
             return Wish::Suppressed("cooldown");
         }
-        if self.rounds.len() >= self.settings.max_per_hour as usize {
+        if self.rounds.len() >= budget {
             return Wish::Suppressed("budget");
         }
+        self.again = if cause == Cause::Again { self.again + 1 } else { 0 };
+        self.last_round = Some(now);
         self.rounds.push_back(now);
         // Baselines under way give way: what grows now matters more. The plain heap comes first, as insurance.
         self.queue.clear();
         let kinds = [ProfileKind::Heap, ProfileKind::Index, ProfileKind::HeapAfterGc, ProfileKind::Goroutine];
         self.queue.extend(kinds.map(|kind| Step { kind, purpose: Purpose::Evidence }));
         Wish::Begun
+    }
+
+    /// How long after the last round, and up to how many in an hour.
+    fn allowance(&self, cause: Cause) -> (Duration, usize) {
+        let all = self.settings.max_per_hour as usize;
+        let cooldown = self.settings.cooldown;
+        match cause {
+            Cause::Critical => (Duration::ZERO, all),
+            Cause::Alert => (cooldown, all.saturating_sub(1).max(1)),
+            Cause::Again => (cooldown * 2_u32.pow(self.again.min(6)), all.saturating_sub(1).max(1)),
+        }
     }
 
     /// The next pull, if one is due. `goroutines` is the latest count, `None` while unknown.
@@ -190,6 +222,11 @@ impl Plan {
                 if let Retry::At { wait, .. } = self.first_sight {
                     self.first_sight = Retry::At { due: now + wait, wait: (wait * 2).min(FIRST_SIGHT_RETRY.1) };
                 }
+            }
+            // Nothing was had from the app, so nothing is charged; what the round would pull next would fail as well.
+            (Purpose::Evidence, false) if step.kind == ProfileKind::Heap => {
+                self.rounds.pop_back();
+                self.queue.clear();
             }
             (Purpose::Baseline, true) if step.kind != ProfileKind::Index => {
                 self.had_healthy = true;
@@ -277,24 +314,54 @@ mod tests {
     fn rounds_keep_the_cool_down_and_the_budget() {
         let mut plan = plan();
         take(&mut plan, 0, &figures(), Some(20));
-        assert_eq!(plan.round(S(100), false), Wish::Begun);
-        assert_eq!(plan.round(S(100), true), Wish::Suppressed("busy"));
+        assert_eq!(plan.round(S(100), Cause::Alert), Wish::Begun);
+        assert_eq!(plan.round(S(100), Cause::Critical), Wish::Suppressed("busy"));
         let kinds: Vec<_> = take(&mut plan, 100, &figures(), Some(20)).into_iter().take(4).map(|it| it.1).collect();
         assert_eq!(kinds, [ProfileKind::Heap, ProfileKind::Index, ProfileKind::HeapAfterGc, ProfileKind::Goroutine]);
-        assert_eq!(plan.round(S(159), false), Wish::Suppressed("cooldown"));
-        assert_eq!(plan.round(S(110), true), Wish::Begun, "crit passes the cool-down");
-        take(&mut plan, 110, &figures(), Some(20));
-        assert_eq!(plan.round(S(200), false), Wish::Begun);
-        take(&mut plan, 200, &figures(), Some(20));
-        assert_eq!(plan.round(S(300), true), Wish::Suppressed("budget"));
-        assert_eq!(plan.round(S(3_700), false), Wish::Begun, "an hour later there is room");
+        assert_eq!(plan.round(S(159), Cause::Alert), Wish::Suppressed("cooldown"));
+        assert_eq!(plan.round(S(160), Cause::Alert), Wish::Begun);
+        take(&mut plan, 160, &figures(), Some(20));
+        assert_eq!(plan.round(S(300), Cause::Alert), Wish::Suppressed("budget"), "the last is kept");
+        assert_eq!(plan.round(S(170), Cause::Critical), Wish::Begun, "crit passes the cool-down and takes it");
+        take(&mut plan, 170, &figures(), Some(20));
+        assert_eq!(plan.round(S(300), Cause::Critical), Wish::Suppressed("budget"));
+        assert_eq!(plan.round(S(3_760), Cause::Alert), Wish::Begun, "an hour later there is room");
+    }
+
+    #[test]
+    fn an_incident_without_a_name_is_looked_at_again_more_and_more_rarely() {
+        let settings = Settings { baseline_after: S(60), cooldown: S(60), max_per_hour: 60 };
+        let mut plan = Plan::new(settings);
+        plan.appeared(S(0));
+        plan.round(S(0), Cause::Alert);
+        let mut begun = Vec::new();
+        for now in 0..2_000 {
+            take(&mut plan, now, &figures(), Some(20));
+            if plan.round(S(now), Cause::Again) == Wish::Begun {
+                begun.push(now);
+            }
+        }
+        assert_eq!(begun, [60, 180, 420, 900, 1_860]);
+    }
+
+    #[test]
+    fn a_round_that_finds_no_port_is_not_charged_and_stops_there() {
+        let mut plan = plan();
+        take(&mut plan, 0, &figures(), Some(20));
+        for now in [100, 200, 300, 400] {
+            assert_eq!(plan.round(S(now), Cause::Alert), Wish::Begun);
+            let step = plan.next(S(now), &figures(), Some(20)).expect("a heap");
+            plan.done(step, S(now), S(0), 0, false);
+            let next = plan.next(S(now), &figures(), Some(20));
+            assert!(next.is_none_or(|step| step.purpose != Purpose::Evidence));
+        }
     }
 
     #[test]
     fn a_goroutine_profile_that_could_be_the_kill_is_left_out() {
         let mut plan = plan();
         take(&mut plan, 0, &figures(), Some(20));
-        plan.round(S(100), false);
+        plan.round(S(100), Cause::Alert);
         // 100 MiB are left; 30,000 goroutines would cost 29 MiB.
         let steps = take(&mut plan, 100, &figures(), Some(30_000));
         assert!(steps.iter().all(|(_, kind)| *kind != ProfileKind::Goroutine));
@@ -305,12 +372,12 @@ mod tests {
     #[test]
     fn a_restart_begins_anew_and_keeps_the_rounds_counted() {
         let mut plan = plan();
-        plan.round(S(1), false);
+        plan.round(S(1), Cause::Alert);
         plan.vanished();
         assert_eq!(plan.next(S(2), &figures(), Some(1)), None);
-        assert_eq!(plan.round(S(2), true), Wish::Suppressed("no_target"));
+        assert_eq!(plan.round(S(2), Cause::Critical), Wish::Suppressed("no_target"));
         plan.appeared(S(3));
-        assert_eq!(plan.round(S(4), false), Wish::Suppressed("cooldown"));
+        assert_eq!(plan.round(S(4), Cause::Alert), Wish::Suppressed("cooldown"));
     }
 
     #[test]

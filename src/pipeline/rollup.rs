@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Batch, Outgoing, OwnMetric, WallClock};
 use crate::aggregate::{Aggregator, Stats, Taken, points_in};
-use crate::snapshot::{StatsdPart, TopContexts, TopName};
+use crate::snapshot::{OutputPart, StatsdPart, TopContexts, TopName};
 use crate::{statsd, telemetry};
 use clock::Clock;
 use handles::{Handles, Lost, dropped};
@@ -42,6 +42,8 @@ pub struct Rollup {
     pub own: mpsc::Receiver<Vec<OwnMetric>>,
     pub out: mpsc::Sender<Outgoing>,
     pub snapshot: watch::Sender<Arc<StatsdPart>>,
+    /// The sink's part: what it lost and holds goes to Datadog with our own totals.
+    pub output: watch::Receiver<Arc<OutputPart>>,
     pub wall_clock: WallClock,
     /// Windows are flushed at multiples of this; the aggregator's interval, unless a test is in a hurry.
     pub flush_every: Duration,
@@ -52,9 +54,11 @@ pub struct Rollup {
 impl Rollup {
     /// Runs until the batches end, then flushes what is open and waits for the sink to take it.
     pub async fn run(self) {
-        let Rollup { aggregator, mut batches, mut own, out, snapshot, wall_clock, flush_every, own_metrics } = self;
+        let Rollup { aggregator, mut batches, mut own, out, snapshot, output, wall_clock, flush_every, own_metrics } =
+            self;
         let step = flush_every.clamp(Duration::from_millis(10), PUBLISH);
-        let mut state = State::new(aggregator, out, snapshot, Clock::new(wall_clock), flush_every, own_metrics);
+        let mut state =
+            State::new(aggregator, (out, snapshot, output), Clock::new(wall_clock), flush_every, own_metrics);
         let mut tick = pin!(sleep(state.clock.until_next(step)));
         loop {
             tokio::select! {
@@ -76,10 +80,13 @@ impl Rollup {
     }
 }
 
+type Wires = (mpsc::Sender<Outgoing>, watch::Sender<Arc<StatsdPart>>, watch::Receiver<Arc<OutputPart>>);
+
 struct State {
     aggregator: Aggregator,
     out: mpsc::Sender<Outgoing>,
     snapshot: watch::Sender<Arc<StatsdPart>>,
+    output: watch::Receiver<Arc<OutputPart>>,
     clock: Clock,
     flush_every: f64,
     /// Unix seconds of the clock.
@@ -98,8 +105,7 @@ struct State {
 impl State {
     fn new(
         aggregator: Aggregator,
-        out: mpsc::Sender<Outgoing>,
-        snapshot: watch::Sender<Arc<StatsdPart>>,
+        (out, snapshot, output): Wires,
         clock: Clock,
         flush_every: Duration,
         own_metrics: bool,
@@ -108,6 +114,7 @@ impl State {
             aggregator,
             out,
             snapshot,
+            output,
             clock,
             flush_every: flush_every.as_secs_f64().max(0.01),
             next_flush: f64::INFINITY,
@@ -123,6 +130,7 @@ impl State {
 
     fn take_batch(&mut self, batch: &Batch) {
         let now = self.clock.now();
+        self.lost.add(batch.refused);
         for (datagram, bytes) in batch.iter() {
             self.datagrams += 1;
             self.senders.datagram(datagram.port);
@@ -216,7 +224,13 @@ impl State {
         let stats = self.aggregator.stats();
         self.tell_count(now, telemetry::STATSD_DATAGRAMS.name, None, self.datagrams);
         self.tell_count(now, telemetry::STATSD_SAMPLES.name, None, stats.samples);
-        for (label, count) in dropped(&stats, self.lost) {
+        // Here and in the sink: some reasons are counted in both, so they are added up before they are told.
+        let output = self.output.borrow().clone();
+        let mut lost = dropped(&stats, self.lost);
+        for (label, count) in &output.dropped {
+            *lost.entry(label).or_default() += count;
+        }
+        for (label, count) in lost {
             self.tell_count(now, telemetry::DROPPED.name, Some(("reason", label)), count);
         }
         for (unit, count) in self.senders.drops.by_unit().into_iter().filter(|(_, count)| *count > 0) {
@@ -228,12 +242,13 @@ impl State {
         {
             self.aggregator.record_own(now, metric.name, value as f64, false, None);
         }
+        self.aggregator.record_own(now, telemetry::SPOOL_BYTES.name, output.queued_bytes as f64, false, None);
         self.aggregator.record_own(now, telemetry::STATSD_CONTEXTS.name, stats.contexts as f64, false, None);
     }
 
     fn tell_count(&mut self, now: f64, name: &'static str, tag: Option<(&'static str, &'static str)>, total: u64) {
         let told = self.told.entry((name, tag.map_or("", |(_, label)| label))).or_default();
-        let added = total - std::mem::replace(told, total);
+        let added = total.saturating_sub(std::mem::replace(told, total));
         let tag = tag.map(|(key, label)| format!("{key}:{label}"));
         self.aggregator.record_own(now, name, added as f64, true, tag.as_deref());
     }

@@ -1,6 +1,7 @@
 //! Incidents as the API shows them: from what is computed with to what is sent as JSON.
 
 use super::incident::{Incident, KeptProfile};
+use super::words;
 use crate::detect::Severity;
 use crate::pprof::Culprit;
 use crate::snapshot::{CulpritView, EvidenceView, IncidentView, ProfileView, rfc3339};
@@ -36,8 +37,9 @@ fn evidence(incident: &Incident) -> Vec<EvidenceView> {
         .map(|alert| EvidenceView { kind: format!("rule {}", alert.rule), text: alert.evidence.clone() });
     let naming = incident.naming.iter().flat_map(|naming| {
         let remedy = naming.remedy.map(|text| EvidenceView { kind: "remedy".to_owned(), text: text.to_owned() });
+        let sure = EvidenceView { kind: "how sure".to_owned(), text: words::sureness(naming.confidence).to_owned() };
         let seen = naming.evidence.iter().map(|(kind, text)| EvidenceView { kind: kind.clone(), text: text.clone() });
-        seen.chain(remedy)
+        std::iter::once(sure).chain(seen).chain(remedy)
     });
     rules.chain(naming).collect()
 }

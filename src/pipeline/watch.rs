@@ -42,13 +42,29 @@ pub struct Watch {
     interval: Duration,
     chart: Chart,
     target: Option<Target>,
+    /// A target has vanished since the last one appeared: the next is a restart, and not a better guess.
+    lost: bool,
+    /// Kills in the target's cgroup at the last reading, and since when one more is seen while the target seems to live.
+    kills: Option<u64>,
+    killing: Option<Duration>,
     /// What the kernel had dropped at the reading before; it only grows while our sockets live.
     kernel_drops: u64,
 }
 
 impl Watch {
     pub fn new(detectors: Detectors, interval: Duration, clock: WallClock, wires: Wires) -> Watch {
-        Watch { wires, clock, detectors, interval, chart: Chart::default(), target: None, kernel_drops: 0 }
+        Watch {
+            wires,
+            clock,
+            detectors,
+            interval,
+            chart: Chart::default(),
+            target: None,
+            lost: false,
+            kills: None,
+            killing: None,
+            kernel_drops: 0,
+        }
     }
 
     /// Runs until the sampler has ended.
@@ -64,19 +80,47 @@ impl Watch {
         if let Some(gone) = seen.gone {
             self.vanished(gone, &mut own).await;
         }
-        if seen.target.is_some() && seen.target != self.target {
-            self.appeared(&seen, &mut own).await;
-        }
+        self.meet(&seen, &mut own).await;
+        self.children(&seen, &mut own).await;
         seen.reading.goroutines = runtime.goroutines.filter(|_| self.target.is_some());
         seen.reading.live_heap_bytes = runtime.live_heap_bytes.filter(|_| self.target.is_some());
         if self.target.is_some() {
             self.judge(&seen).await;
         }
-        self.set_pace(&seen.reading);
-        gauges(&seen, self.detectors.outlook(), &mut own);
+        let outlook = self.outlook();
+        self.set_pace(&seen.reading, outlook);
+        gauges(&seen, outlook, &mut own);
         self.kernel_drops(seen.census.kernel_drops, &mut own);
         self.hand_over(own).await;
-        self.publish(&seen, runtime);
+        self.publish(&seen, runtime, outlook);
+    }
+
+    /// What is to be expected of the target; of nobody, nothing.
+    fn outlook(&self) -> Outlook {
+        if self.target.is_some() { self.detectors.outlook() } else { Outlook::default() }
+    }
+
+    /// Another pid or start time is another process. The name alone may change: an exec, or a process that titles itself.
+    async fn meet(&mut self, seen: &Observation, own: &mut Vec<OwnMetric>) {
+        let identity = |target: &Target| (target.pid, target.incarnation);
+        match (&seen.target, &self.target) {
+            (Some(new), Some(old)) if identity(new) == identity(old) => self.target = seen.target.clone(),
+            (Some(new), _) => self.appeared(new.clone(), own).await,
+            (None, _) => {}
+        }
+    }
+
+    /// Tells of a kill in the target's cgroup that the target outlived. A second is given for it to turn out to be the dying one.
+    async fn children(&mut self, seen: &Observation, own: &mut Vec<OwnMetric>) {
+        let Some(kills) = seen.oom_kills.filter(|_| self.target.is_some() && seen.target.is_some()) else { return };
+        if self.kills.replace(kills).is_some_and(|before| kills > before) {
+            self.killing.get_or_insert(seen.reading.at);
+        }
+        if self.killing.is_some_and(|since| seen.reading.at.saturating_sub(since) >= Duration::from_secs(1)) {
+            self.killing = None;
+            count(&telemetry::APP_OOM_KILLS, own);
+            let _closed = self.wires.findings.send(Finding::ChildKilled).await;
+        }
     }
 
     /// A full queue skips this reading's gauges, since the next brings newer ones. A count comes once, so it waits.
@@ -92,17 +136,18 @@ impl Watch {
         if self.target.take().is_none() {
             return;
         }
+        (self.lost, self.kills, self.killing) = (true, None, None);
         if gone == Gone::OomKilled {
             count(&telemetry::APP_OOM_KILLS, own);
         }
         let _closed = self.wires.findings.send(Finding::Vanished(gone)).await;
     }
 
-    async fn appeared(&mut self, seen: &Observation, own: &mut Vec<OwnMetric>) {
-        let Some(target) = seen.target.clone() else { return };
-        if self.chart.has_seen_another(target.incarnation) {
+    async fn appeared(&mut self, target: Target, own: &mut Vec<OwnMetric>) {
+        if std::mem::take(&mut self.lost) {
             count(&telemetry::APP_RESTARTS, own);
         }
+        (self.kills, self.killing) = (None, None);
         if self.target.take().is_some() {
             let _closed = self.wires.findings.send(Finding::Vanished(Gone::Ended)).await;
         }
@@ -120,8 +165,7 @@ impl Watch {
         }
     }
 
-    fn set_pace(&self, reading: &Reading) {
-        let outlook = self.detectors.outlook();
+    fn set_pace(&self, reading: &Reading, outlook: Outlook) {
         let soon = outlook.time_to_limit.is_some_and(|left| left < NEAR_TIME);
         let share =
             reading.memory_bytes.zip(reading.limit_bytes).map_or(0.0, |(memory, limit)| memory as f64 / limit as f64);
@@ -139,8 +183,7 @@ impl Watch {
         }
     }
 
-    fn publish(&mut self, seen: &Observation, runtime: &Runtime) {
-        let outlook = self.detectors.outlook();
+    fn publish(&mut self, seen: &Observation, runtime: &Runtime, outlook: Outlook) {
         if self.target.is_some() {
             self.chart.push((self.clock)(), seen);
         }
@@ -153,6 +196,7 @@ impl Watch {
             }),
             memory: memory(seen, outlook),
             statsd_clients: seen.census.clients,
+            kernel_drops: seen.census.kernel_drops,
             degraded,
             readings: self.chart.points(),
         };

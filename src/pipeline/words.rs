@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::incident::{Incident, IncidentKind, State};
 use super::{Figures, Target};
 use crate::detect::{AlertKind, Severity};
+use crate::pprof::Confidence;
 use crate::statsd::{AlertType, Event};
 
 /// What every event of this sidecar carries.
@@ -119,7 +120,7 @@ pub fn recovered(incident: &Incident, figures: &Figures, why: &str) -> String {
 pub fn event(incident: &Incident, figures: &Figures, who: &Identity, now: f64) -> Event {
     Event {
         title: cut(&title(incident, figures), 100),
-        text: cut(&text(incident, figures, who), 3_900),
+        text: text(incident, figures, who),
         timestamp: Some(now as i64),
         aggregation_key: Some(aggregation_key(incident.kind, who)),
         source_type: Some("oomwatch".to_owned()),
@@ -159,7 +160,14 @@ fn kind_words(kind: IncidentKind) -> &'static str {
 }
 
 fn text(incident: &Incident, figures: &Figures, who: &Identity) -> String {
-    let mut text = format!("%%% \n**{}**\n", escape(&incident.verdict));
+    let look = how_to_look(incident, who);
+    // Room for Datadog's 4,000 less the frame; the way to look at it is never what is cut.
+    let told = cut(&story(incident, figures), 3_850_usize.saturating_sub(look.chars().count()));
+    format!("%%% \n{told}\n{look}\n %%%")
+}
+
+fn story(incident: &Incident, figures: &Figures) -> String {
+    let mut text = format!("**{}**\n", escape(&incident.verdict));
     text += &numbers(figures);
     if let Some(naming) = &incident.naming {
         for culprit in naming.culprits.iter().take(3).filter(|_| naming.is_named()) {
@@ -174,6 +182,7 @@ fn text(incident: &Incident, figures: &Figures, who: &Identity) -> String {
                 culprit.share * 100.0
             );
         }
+        let _ = writeln!(text, "- how sure: {}", sureness(naming.confidence));
         for (kind, words) in &naming.evidence {
             let _ = writeln!(text, "- {}: {}", escape(kind), escape(words));
         }
@@ -186,8 +195,17 @@ fn text(incident: &Incident, figures: &Figures, who: &Identity) -> String {
     for alert in incident.alerts.values() {
         let _ = writeln!(text, "- rule `{}`: {}", alert.rule, escape(&alert.evidence));
     }
-    text += &how_to_look(incident, who);
-    cut(&text, 3_850) + "\n %%%"
+    text
+}
+
+/// How sure a name is, and what makes it so.
+pub fn sureness(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::High => "high: one name holds most of the growth, and a second look agrees",
+        Confidence::Medium => "medium: one name stands out, and nothing else confirms it yet",
+        Confidence::Low => "low: several names share the growth",
+        Confidence::Unknown => "nobody is named",
+    }
 }
 
 fn numbers(figures: &Figures) -> String {
@@ -290,18 +308,69 @@ fn cut(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit { text.to_owned() } else { text.chars().take(limit - 1).chain(['…']).collect() }
 }
 
-/// Markdown's own signs lose their meaning, and so does a `%%%` that would end the block.
+/// A `%%%` would end the block: no two percent signs are left side by side.
+fn escape_percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '%' && out.ends_with('%') {
+            out.push('\u{200b}');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Markdown's own signs lose their meaning. Our sentences quote names in backticks, which go: escaped they would only be noise.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars().filter(|c| !c.is_control() || *c == '\n') {
-        if matches!(c, '*' | '_' | '`' | '[' | ']' | '<' | '>' | '#' | '|' | '\\') {
+    for c in text.chars().filter(|c| (!c.is_control() || *c == '\n') && *c != '`') {
+        if matches!(c, '*' | '_' | '[' | ']' | '<' | '>' | '#' | '|' | '\\') {
             out.push('\\');
         }
         out.push(c);
     }
-    out.replace("%%%", "%%\u{200b}%")
+    escape_percent(&out)
 }
 
 fn tick(text: &str) -> String {
-    clean(text, 160).replace('`', "'").replace("%%%", "%%")
+    escape_percent(&clean(text, 160).replace('`', "'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_break_out_of_the_block_or_its_markdown() {
+        assert_eq!(escape("a_b*c`d`%%%%e"), "a\\_b\\*cd%\u{200b}%\u{200b}%\u{200b}%e");
+        assert!(!tick("%%%%%%`").contains("%%"));
+        assert_eq!(clean("a\u{7}b\nc", 2), "ab");
+    }
+
+    #[test]
+    fn the_way_to_look_at_it_survives_any_length() {
+        let kind = IncidentKind::Alert(AlertKind::MemoryGrowth);
+        let mut incident = Incident::open("1".into(), kind, Severity::Warn, "app".into(), 0.0);
+        incident.verdict = "long ".repeat(2_000);
+        let who = Identity {
+            pod: Some("web-1".into()),
+            page_port: 7070,
+            page_url: "http://127.0.0.1:7070".into(),
+            ..Identity::default()
+        };
+        let event = event(&incident, &Figures::default(), &who, 1.0);
+        assert!(event.text.chars().count() <= 4_000);
+        assert!(event.text.contains("port-forward web-1 7070"), "{}", event.text);
+        assert!(event.text.ends_with("%%%"));
+    }
+
+    #[test]
+    fn sizes_and_times_are_said_as_people_say_them() {
+        assert_eq!(
+            (bytes(1_023), bytes(5 << 20), bytes(148 << 20)),
+            ("1023 B".into(), "5.0 MiB".into(), "148 MiB".into())
+        );
+        let said = [14 * 60, 45, 7_500, 200_000].map(|seconds| duration(Duration::from_secs(seconds)));
+        assert_eq!(said, ["14 min", "45 s", "2 h 5 min", "2 days"]);
+    }
 }

@@ -17,7 +17,7 @@ use super::agent_lines::{self, Packer};
 use super::complaints::Complaints;
 use super::datagram::{Address, DatagramSink, Tally};
 use super::ledger::{Ledger, Now};
-use crate::pipeline::{Outgoing, WallClock, wall_clock};
+use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
 use crate::snapshot::{DegradedView, OutputPart};
 
 /// The Agent's `dogstatsd_buffer_size`: it reads no longer datagram.
@@ -35,8 +35,9 @@ pub struct Settings {
     pub max_memory: u64,
     /// Over how long a window's datagrams are spread. Half the flush interval; default 5 s.
     pub spread: Duration,
-    /// How long after its input closed the sink may go on sending.
+    /// How long after the stop was told, or after its input closed, the sink may go on sending.
     pub drain: Duration,
+    pub stopped: StopTime,
     pub wall_clock: WallClock,
 }
 
@@ -47,6 +48,7 @@ impl Settings {
             max_memory: 8 << 20,
             spread: Duration::from_secs(5),
             drain: Duration::from_secs(2),
+            stopped: StopTime::default(),
             wall_clock,
         }
     }
@@ -110,7 +112,7 @@ impl Agent {
     }
 
     async fn finish(mut self, status: &watch::Sender<Arc<OutputPart>>) {
-        let end = Instant::now() + self.settings.drain;
+        let end = self.settings.stopped.get().copied().unwrap_or_else(Instant::now) + self.settings.drain;
         self.pace(SHORTEST);
         self.publish(status);
         while self.waiting_lines > 0 && Instant::now() < end {

@@ -20,7 +20,7 @@ use super::ledger::Now;
 use super::queue::Item;
 use super::secret::{Key, Secret};
 use crate::datadog::{Answer, Encoder, EncoderSettings, Policy};
-use crate::pipeline::{Outgoing, WallClock, wall_clock};
+use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
 use crate::snapshot::OutputPart;
 
 /// Messages taken from the pipeline at once.
@@ -50,8 +50,9 @@ pub struct Settings {
     pub timeout: Duration,
     /// Requests at once. One more is kept for urgent events, so that they never wait for a slow answer.
     pub concurrency: usize,
-    /// How long after its input closed the sink may go on trying.
+    /// How long after the stop was told, or after its input closed, the sink may go on trying.
     pub drain: Duration,
+    pub stopped: StopTime,
     pub key_poll: Duration,
     /// Between two tries with a key that was refused.
     pub key_hold: Duration,
@@ -73,6 +74,7 @@ impl Settings {
             timeout: Duration::from_secs(20),
             concurrency: 2,
             drain: Duration::from_secs(5),
+            stopped: StopTime::default(),
             key_poll: Duration::from_secs(10),
             key_hold: Duration::from_secs(30),
             wall_clock,
@@ -107,6 +109,7 @@ pub struct Intake {
     flights: JoinSet<Outcome>,
     concurrency: usize,
     drain: Duration,
+    stopped: StopTime,
     key_poll: Duration,
     wall_clock: WallClock,
 }
@@ -150,6 +153,7 @@ impl Intake {
             flights: JoinSet::new(),
             concurrency,
             drain: settings.drain,
+            stopped: settings.stopped.clone(),
             key_poll: settings.key_poll,
             wall_clock: settings.wall_clock,
         })
@@ -189,7 +193,7 @@ impl Intake {
 
     /// The last seconds: what waited for its turn is tried at once, and what is left in the end is counted.
     async fn finish(mut self, status: &watch::Sender<Arc<OutputPart>>) {
-        let end = Instant::now() + self.drain;
+        let end = self.stopped.get().copied().unwrap_or_else(Instant::now) + self.drain;
         self.dispatch.try_now(self.now());
         while Instant::now() < end {
             self.launch();

@@ -1,6 +1,7 @@
 //! Payloads that wait to be sent, bounded in bytes. Urgent ones go first, then the newest; the oldest go overboard.
 //!
-//! Newest first, because after an outage a live point is worth more than an old one, and every point is worth nothing after
+//! Points go before events and checks, and those may fill only a part of the room: an app that sends an event for each request
+//! must not silence its own metrics. Newest first, because after an outage a live point is worth more than an old one, and every point is worth nothing after
 //! an hour.
 
 use std::collections::VecDeque;
@@ -24,6 +25,9 @@ impl Item {
     }
 }
 
+/// Events and checks of the app hold at most this part of the room.
+const OTHERS: u64 = 4;
+
 /// Holds at most `max_bytes` of bodies, with those under way, which the caller tells.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -32,13 +36,15 @@ pub(super) struct Queue {
     /// In order of `sequence`.
     backlog: VecDeque<Item>,
     bytes: u64,
+    /// Of `bytes`, what events and checks of the backlog take.
+    others: u64,
     points: u64,
     max_bytes: u64,
 }
 
 impl Queue {
     pub fn new(max_bytes: u64) -> Queue {
-        Queue { urgent: VecDeque::new(), backlog: VecDeque::new(), bytes: 0, points: 0, max_bytes }
+        Queue { urgent: VecDeque::new(), backlog: VecDeque::new(), bytes: 0, others: 0, points: 0, max_bytes }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -57,11 +63,19 @@ impl Queue {
     /// Takes an item in at its place and returns what had to go for it. `under_way` are bytes on their way out.
     pub fn push(&mut self, item: Item, under_way: u64) -> Vec<Item> {
         self.bytes += item.payload.body.len() as u64;
+        self.others += others(&item);
         self.points += points(&item);
         let line = if item.payload.urgent { &mut self.urgent } else { &mut self.backlog };
         let place = line.partition_point(|other| other.sequence <= item.sequence);
         line.insert(place, item);
         let mut gone = Vec::new();
+        while self.others > self.max_bytes / OTHERS {
+            let oldest = self.backlog.iter().position(|item| others(item) > 0).and_then(|at| self.backlog.remove(at));
+            match oldest {
+                Some(item) => gone.push(self.out(item)),
+                None => break,
+            }
+        }
         while self.bytes + under_way > self.max_bytes {
             match self.backlog.pop_front().or_else(|| self.urgent.pop_front()) {
                 Some(item) => gone.push(self.out(item)),
@@ -71,7 +85,7 @@ impl Queue {
         gone
     }
 
-    /// The next item that may go: an urgent one, else the newest of an endpoint that is open.
+    /// The next item that may go: an urgent one, else the newest points, else the newest of the rest, of endpoints that are open.
     pub fn take(&mut self, pressing_only: bool, may_send: impl Fn(Endpoint) -> bool) -> Option<Item> {
         let open = |item: &Item| may_send(item.payload.endpoint);
         let urgent = self.urgent.iter().position(|item| item.is_pressing() || (!pressing_only && open(item)));
@@ -81,7 +95,8 @@ impl Queue {
         if pressing_only {
             return None;
         }
-        let newest = self.backlog.iter().rposition(open)?;
+        let points = |item: &Item| item.payload.endpoint.carries_points() && open(item);
+        let newest = self.backlog.iter().rposition(points).or_else(|| self.backlog.iter().rposition(open))?;
         let item = self.backlog.remove(newest)?;
         Some(self.out(item))
     }
@@ -99,6 +114,7 @@ impl Queue {
 
     fn out(&mut self, item: Item) -> Item {
         self.bytes -= item.payload.body.len() as u64;
+        self.others -= others(&item);
         self.points -= points(&item);
         item
     }
@@ -106,6 +122,11 @@ impl Queue {
 
 pub(super) fn points(item: &Item) -> u64 {
     if item.payload.endpoint.carries_points() { item.payload.points } else { 0 }
+}
+
+fn others(item: &Item) -> u64 {
+    let other = !item.payload.urgent && !item.payload.endpoint.carries_points();
+    if other { item.payload.body.len() as u64 } else { 0 }
 }
 
 #[cfg(test)]
@@ -138,6 +159,19 @@ mod tests {
         let order: Vec<u64> = std::iter::from_fn(|| queue.take(false, |_| true)).map(|item| item.sequence).collect();
         assert_eq!(order, [3, 4, 2, 1, 0]);
         assert_eq!((queue.bytes(), queue.points()), (0, 0));
+    }
+
+    #[test]
+    fn an_app_that_floods_events_keeps_its_metrics() {
+        let mut queue = Queue::new(100);
+        queue.push(series(0), 0);
+        let mut gone = Vec::new();
+        for sequence in 1..20 {
+            gone.extend(queue.push(item(sequence, 10, false, Endpoint::Events), 0));
+        }
+        assert_eq!(sequences(&gone), (1..18).collect::<Vec<_>>(), "a quarter of the room holds two of them");
+        let order: Vec<u64> = std::iter::from_fn(|| queue.take(false, |_| true)).map(|item| item.sequence).collect();
+        assert_eq!(order, [0, 19, 18], "points first, though they are older");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use procfs::process::{LimitValue, Process, Stat};
+use procfs::process::{Process, Stat};
 
 /// Processes looked at in one pass over `/proc`: a pod has tens; what lies beyond is not seen.
 pub const MAX_PROCESSES: usize = 4_096;
@@ -133,10 +133,10 @@ impl Held {
 
     /// The soft limit of open files; `None` where unlimited or unreadable.
     pub fn fd_limit(&self) -> Option<u64> {
-        match self.process.limits().ok()?.max_open_files.soft_limit {
-            LimitValue::Value(files) => Some(files),
-            LimitValue::Unlimited => None,
-        }
+        // Not procfs's reader: it panics on a line that is shorter than it expects.
+        let text = self.text("limits", 16 * 1024).ok()?;
+        let files = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        files.split_ascii_whitespace().next()?.parse().ok()
     }
 
     pub fn usage(&self) -> Usage {
@@ -144,7 +144,7 @@ impl Held {
         let resident = || self.process.statm().ok().map(|statm| statm.resident.saturating_mul(procfs::page_size()));
         Usage {
             rss_bytes: status.rss_bytes.or_else(resident),
-            anonymous_bytes: status.anonymous_bytes.map(|bytes| bytes + status.shared_bytes.unwrap_or(0)),
+            anonymous_bytes: status.anonymous_bytes.map(|bytes| bytes.saturating_add(status.shared_bytes.unwrap_or(0))),
             threads: status.threads,
             fds: self.process.fd_count().ok().map(|count| count as u64),
         }
@@ -298,6 +298,22 @@ mod tests {
         assert_eq!(usage.plus(usage).threads, Some(16));
         assert_eq!(Usage::default().plus(usage), Usage::default());
         assert_eq!(usage.plus(Usage::default()), usage);
+    }
+
+    #[test]
+    fn limits_in_a_form_of_their_own_are_unknown() {
+        let fixture = Fixture::new();
+        fixture.process(10, 1, "worker");
+        let held = Held::open(&fixture.proc(), 10).unwrap();
+        for text in [
+            "",
+            "Max open files",
+            "Max open files            unlimited            unlimited            files\n",
+            "Limit\nMax cpu\n",
+        ] {
+            fixture.write("proc/10/limits", text);
+            assert_eq!(held.fd_limit(), None, "{text:?}");
+        }
     }
 
     #[test]

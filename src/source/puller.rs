@@ -79,12 +79,17 @@ impl Puller {
 
     /// Answers requests, one after another, until nobody can send any.
     pub async fn run(self, mut requests: mpsc::Receiver<PullRequest>) {
-        while let Some(request) = requests.recv().await {
+        while let Some(PullRequest { kind, mut reply }) = requests.recv().await {
             let begun = Instant::now();
-            let outcome = self.pull(request.kind).await;
-            let reply = PullReply { kind: request.kind, took: begun.elapsed(), outcome };
-            // Who asked may have given up: then nobody misses the answer.
-            let _ = request.reply.send(reply);
+            tokio::select! {
+                outcome = self.pull(kind) => {
+                    let answer = PullReply { kind, took: begun.elapsed(), outcome };
+                    // Who asked may have given up in this very moment: then nobody misses the answer.
+                    let _ = reply.send(answer);
+                }
+                // Who asked is gone, with the app or at the stop: a slow answer must hold up neither the next nor the drain.
+                () = reply.closed() => {}
+            }
         }
     }
 

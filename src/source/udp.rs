@@ -20,20 +20,20 @@ use tracing::warn;
 use crate::pipeline::{Batch, Datagram};
 
 /// A batch is sent when it holds this much, so that `pipeline::BATCHES` of them stay at a few MiB.
-const BATCH_BYTES: usize = 64 * 1024;
-const BATCH_DATAGRAMS: usize = 512;
+pub(super) const BATCH_BYTES: usize = 64 * 1024;
+pub(super) const BATCH_DATAGRAMS: usize = 512;
 /// Fewer datagrams than this in one go: there is time for a nap.
 const SHORT_READ: usize = 32;
 const NAP: Duration = Duration::from_millis(1);
 /// A nap needs a buffer that holds what comes meanwhile: at 256 KiB about a hundred datagrams of 1 KB.
 const NAP_BUFFER: usize = 256 * 1024;
 /// After the stop: an app that ends at the same time still flushes its client. Until this much silence …
-const QUIET: Duration = Duration::from_millis(500);
+pub(super) const QUIET: Duration = Duration::from_millis(500);
 /// … and never longer than this.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
 /// An error that repeats at once (a broken socket) must not spin.
-const AFTER_ERROR: Duration = Duration::from_millis(10);
-const WARN_EVERY: Duration = Duration::from_secs(60);
+pub(super) const AFTER_ERROR: Duration = Duration::from_millis(10);
+pub(super) const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// A bound socket. [`run`](UdpSource::run) is its task.
 #[derive(Debug)]

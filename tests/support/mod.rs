@@ -212,9 +212,28 @@ fn dechunk(head: &str, body: &str) -> String {
 }
 
 pub fn rss_bytes(pid: u32) -> u64 {
+    memory_bytes(pid, "VmRSS:")
+}
+
+/// Resident memory without the pages of the program itself, which come as its code is first run.
+pub fn anonymous_bytes(pid: u32) -> u64 {
+    memory_bytes(pid, "RssAnon:")
+}
+
+fn memory_bytes(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1_024
+}
+
+/// Open descriptors of a process.
+pub fn fds(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Lines as a frame of the Unix stream socket.
+pub fn frame(lines: &[u8]) -> Vec<u8> {
+    [&u32::try_from(lines.len()).unwrap().to_le_bytes(), lines].concat()
 }
 
 /// A sender of datagrams to a sidecar.
@@ -230,8 +249,14 @@ pub fn have(program: &str, test: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
         || Path::new(program).is_file();
+    // In CI everything is there, or its set-up is broken: a test that skips itself would hide that.
+    assert!(
+        found || std::env::var_os("CI").is_none(),
+        "{test} needs {program}, which ./dev/setup should have installed"
+    );
     if !found {
-        eprintln!("SKIPPED {test}: {program} is not installed (./dev/setup installs it)");
+        // Straight to the terminal: the test harness would swallow the line of a test that passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {program} is not installed (./dev/test installs it)");
     }
     found
 }

@@ -141,9 +141,9 @@ impl Story {
         })
     }
 
-    /// Whether anything was raised that would wake a person.
+    /// Whether anything was raised, be it a notice that wakes nobody: of a healthy app there is nothing to say.
     pub fn alarmed(&self) -> bool {
-        !self.events.is_empty() || self.incidents.values().any(Incident::is_alarm)
+        !self.events.is_empty() || self.began()
     }
 
     /// Whether any incident was seen at all: what a healthy baseline must come before.
@@ -294,9 +294,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_notice_alarms_nobody_but_an_event_does() {
+    fn a_notice_alarms_as_an_event_does() {
         let mut story = noticed_story();
-        assert!(story.began() && !story.alarmed());
+        assert!(story.began() && story.alarmed());
         story.arrived(event("oomwatch_incident:a1", ""));
         assert!(story.alarmed());
     }

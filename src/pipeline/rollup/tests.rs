@@ -44,6 +44,7 @@ fn start(own_metrics: bool, queue: usize) -> Bench {
         own: own_in,
         out,
         snapshot,
+        output: watch::channel(Arc::new(OutputPart { dropped: [("queue_full", 7)].into(), ..OutputPart::default() })).1,
         wall_clock: wall,
         flush_every: Duration::from_secs(10),
         own_metrics,
@@ -188,6 +189,7 @@ async fn our_own_totals_go_through_the_windows() {
     let expected = [
         ("oomwatch.dropped reason:nan", 1.0),
         ("oomwatch.dropped reason:parse_type", 1.0),
+        ("oomwatch.dropped reason:queue_full", 7.0),
         ("oomwatch.statsd.datagrams ", 2.0),
         ("oomwatch.statsd.samples ", 3.0),
     ];

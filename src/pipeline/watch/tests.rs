@@ -104,6 +104,45 @@ async fn a_target_that_changes_without_a_word_ends_the_story_of_the_first() {
     rig.see(2, 50 * MIB, 1).await;
     let found = rig.found();
     assert!(matches!(found[..2], [Finding::Vanished(Gone::Ended), Finding::Appeared(_)]), "{found:?}");
+    assert!(rig.counts().is_empty(), "a better guess is no restart");
+}
+
+#[tokio::test]
+async fn a_process_that_renames_itself_stays_the_same() {
+    let mut rig = Rig::new();
+    rig.see(1, 50 * MIB, 1).await;
+    rig.found();
+    let target = Target { pid: 7, name: "renamed".into(), rule: "test".into(), incarnation: 1 };
+    rig.watch.observe(Observation { target: Some(target), ..Observation::default() }, &Runtime::default()).await;
+    assert!(!rig.found().iter().any(|it| matches!(it, Finding::Vanished(_) | Finding::Appeared(_))));
+    assert_eq!(rig.part.borrow().target.as_ref().map(|it| it.name.as_str()), Some("renamed"));
+}
+
+#[tokio::test]
+async fn of_an_app_that_is_gone_nothing_is_expected() {
+    let mut rig = Rig::new();
+    for second in 0..120 {
+        rig.see(1, (50 + 4 * second) * MIB, 1).await;
+    }
+    assert_ne!(rig.part.borrow().memory.time_to_limit_seconds, None);
+    rig.lose(Gone::OomKilled).await;
+    let part = rig.part.borrow().clone();
+    assert_eq!((part.memory.time_to_limit_seconds, part.memory.state), (None, "learning"));
+    assert_eq!(*rig.pace.borrow(), Duration::from_secs(1), "nobody is near a limit");
+}
+
+#[tokio::test]
+async fn a_kill_that_the_target_outlives_is_told_once() {
+    let mut rig = Rig::new();
+    let target = Target { pid: 7, name: "master".into(), rule: "test".into(), incarnation: 1 };
+    for (second, kills) in [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1)] {
+        let reading = Reading { at: Duration::from_secs(second), incarnation: 1, ..Reading::default() };
+        let seen =
+            Observation { reading, target: Some(target.clone()), oom_kills: Some(kills), ..Observation::default() };
+        rig.watch.observe(seen, &Runtime::default()).await;
+    }
+    let told = rig.found().iter().filter(|it| matches!(it, Finding::ChildKilled)).count();
+    assert_eq!((told, rig.counts()), (1, vec![("oomwatch.app.oom_kills", 1.0)]));
 }
 
 #[tokio::test]

@@ -211,6 +211,8 @@ impl Looker {
             let ours = census::Ours {
                 ports: self.settings.statsd_ports.clone(),
                 inodes: self.settings.own_socket_inodes.clone(),
+                unixgram: self.settings.unixgram_inode,
+                connections: self.settings.stream_clients.as_ref().map(|open| *open.borrow()),
             };
             let known_drops = self.census.kernel_drops;
             self.census = census::take(&self.settings.proc, &ours);
@@ -285,6 +287,8 @@ fn limit(settings: &Settings, figures: Option<&Figures>, total: u64) -> (Option<
             (Some(bytes), "APP_MEMORY_LIMIT, which is about the node's memory: no limit is set")
         }
         Some(bytes) if bytes < total => (Some(bytes), "APP_MEMORY_LIMIT from the downward API"),
+        // The node kills too, and growth towards its end is growth all the same.
+        _ if total > 0 => (Some(total), missing::NO_LIMIT),
         _ => (None, "no limit found"),
     }
 }

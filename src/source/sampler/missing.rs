@@ -6,6 +6,9 @@ use crate::pipeline::{Degraded, Observation};
 use crate::source::cgroup::Unreachable;
 use crate::source::process::Status;
 
+/// What is said of the limit when there is none but the machine's memory.
+pub(super) const NO_LIMIT: &str = "the machine's memory: the app has no limit of its own";
+
 const SHARE: &str = "spec.template.spec: {shareProcessNamespace: true}";
 
 const LIMIT: &str = "on the oomwatch container: env: [{name: APP_MEMORY_LIMIT, valueFrom: {resourceFieldRef: {containerName: \
@@ -23,10 +26,10 @@ pub(super) fn list(
     if cgroup == Some(Unreachable::Denied) {
         list.push(denied(status));
     }
-    if observation.reading.limit_bytes.is_none() {
+    if observation.reading.limit_bytes.is_none() || observation.limit_source == NO_LIMIT {
         list.push(say(
             "memory limit",
-            "no limit below the machine's memory could be read, so no time to the limit can be told",
+            "no limit below the machine's memory could be read: growth is held against the whole machine, and told late",
             LIMIT,
         ));
     }

@@ -102,14 +102,14 @@ fn without_the_cgroup_memory_is_anonymous_plus_shared_and_the_limit_that_of_the_
             Some(15872 * MIB),
             "APP_MEMORY_LIMIT, which is about the node's memory: no limit is set",
         ),
-        (Some(16384 * MIB), Limit::Auto, None, "no limit found"),
-        (None, Limit::Auto, None, "no limit found"),
+        (Some(16384 * MIB), Limit::Auto, Some(16384 * MIB), missing::NO_LIMIT),
+        (None, Limit::Auto, Some(16384 * MIB), missing::NO_LIMIT),
     ];
     for (env, limit, expected, source) in cases {
         let seen = with(env, limit);
         assert_eq!((seen.reading.limit_bytes, seen.limit_source), (expected, source));
         assert_eq!(seen.reading.memory_bytes, Some(100 * MIB + 4096));
-        assert_eq!(seen.degraded.iter().any(|missing| missing.what == "memory limit"), expected.is_none());
+        assert_eq!(seen.degraded.iter().any(|it| it.what == "memory limit"), source == missing::NO_LIMIT);
     }
 }
 
@@ -155,7 +155,7 @@ fn a_process_that_moves_into_its_cgroup_after_it_was_found_is_followed() {
     let fixture = pod();
     fixture.write("proc/10/cgroup", "0::/elsewhere\n");
     let mut looker = Looker::new(settings(&fixture));
-    assert_eq!(looker.look(at(0)).reading.limit_bytes, None);
+    assert_eq!(looker.look(at(0)).limit_source, missing::NO_LIMIT);
     fixture.write("proc/10/cgroup", "0::/../app\n");
     fixture.write("proc/10/stat", &fixture.stat_line(10, 0, "renamed", 'S', 0, 1000));
     let seen = looker.look(at(2));

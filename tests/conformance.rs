@@ -27,7 +27,7 @@ fn settings(intake: &FakeIntake, more: &str) -> String {
 fn told(seen: &Seen, row: &str) -> Vec<String> {
     let prefix = format!("{row}.");
     let mut told: Vec<String> =
-        seen.series().into_iter().filter(|it| it.metric.contains(&prefix)).flat_map(|it| points(it)).collect();
+        seen.series().into_iter().filter(|it| it.metric.contains(&prefix)).flat_map(points).collect();
     for sketch in seen.sketches().into_iter().filter(|it| it.metric.starts_with(&prefix)) {
         for dog in &sketch.dogsketches {
             let bins: Vec<String> = dog.k.iter().zip(&dog.n).map(|(k, n)| format!(" {k}:{n}")).collect();

@@ -7,11 +7,13 @@ mod check;
 mod config;
 mod demo;
 mod healthcheck;
+mod http;
 mod logging;
 pub mod manifest;
 pub mod profile;
 pub mod replay;
 mod run;
+mod top;
 mod version;
 
 use std::io::Write;
@@ -71,6 +73,8 @@ enum Command {
         #[arg(long, hide = true)]
         end_with_parent: bool,
     },
+    /// The busiest metric names of a running sidecar, live.
+    Top(top::Args),
     /// Version, commit and target.
     Version,
 }
@@ -92,6 +96,7 @@ pub fn main() -> ExitCode {
         Some(Command::Profile(command)) => profile::run(&command),
         Some(Command::Replay { files }) => replay::command(&files),
         Some(Command::Run { end_with_parent }) => run::run(path, end_with_parent),
+        Some(Command::Top(args)) => top::run(path, &args),
         None => run::run(path, false),
     }
 }

@@ -238,7 +238,6 @@ fn leaking(now: f64) -> WatchPart {
         memory,
         kernel_drops: 0,
         statsd_clients: Some(312),
-        kernel_drops: 0,
         degraded: vec![],
         readings: Arc::new((0..=SPAN).map(point).collect()),
     }

@@ -189,13 +189,7 @@ impl Aggregator {
         carries && age >= -NEWEST_SECONDS && (self.settings.historical || age <= OLDEST_SECONDS)
     }
 
-    fn add_values(
-        &mut self,
-        now: f64,
-        line: &Line<'_>,
-        spelling: Option<Spelling<'_>>,
-        numbers: &[f64],
-    ) -> Recorded {
+    fn add_values(&mut self, now: f64, line: &Line<'_>, spelling: Option<Spelling<'_>>, numbers: &[f64]) -> Recorded {
         self.roll(now);
         let Some(slot) = self.contexts.find(line, spelling, now, &self.settings) else {
             self.stats.drop(Reason::Filtered, numbers.len() as u64);

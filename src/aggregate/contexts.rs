@@ -201,8 +201,7 @@ impl Contexts {
             }
         }
         let Contexts { spellings, entries, .. } = self;
-        let forgotten =
-            spellings.retain(spellings_before, |slot| slot == LEFT_OUT || entries[slot as usize].is_some());
+        let forgotten = spellings.retain(spellings_before, |slot| slot == LEFT_OUT || entries[slot as usize].is_some());
         self.bytes -= forgotten * SPELLING_BYTES;
         self.shrink();
     }

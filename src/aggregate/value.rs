@@ -75,9 +75,7 @@ impl Value {
         match (kind, mode) {
             (Kind::Counter, _) => Value::Counter { sum: Sum::default(), seen: false },
             (Kind::Gauge, _) => Value::Gauge(None),
-            (Kind::Set, _) => {
-                Value::Set(Box::new(Members { raw: mode == Mode::Agent, ..Members::default() }))
-            }
+            (Kind::Set, _) => Value::Set(Box::new(Members { raw: mode == Mode::Agent, ..Members::default() })),
             (_, Mode::Agent) => Value::Raw(Box::default()),
             (Kind::Histogram | Kind::Timing, Mode::Intake) => Value::Histogram(Box::default()),
             (Kind::Distribution, Mode::Intake) => Value::Sketch(Box::default()),
@@ -100,7 +98,7 @@ impl Value {
             Value::Histogram(_) if room < SAMPLE_BYTES => Err(Reason::Memory),
             Value::Histogram(histogram) => finite(histogram.add(sample.number, 1.0 / sample.rate)),
             Value::Sketch(_) if room < Filling::cost(sample.rate) => Err(Reason::Memory),
-            Value::Sketch(sketch) => finite(sketch.add(sample.number, sample.rate)),
+            Value::Sketch(sketch) => sketch.add(sample.number, sample.rate),
             Value::Raw(packs) => packs.add(sample, room),
         }
     }

@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 pub use rollup::Rollup;
 
@@ -34,8 +34,8 @@ use crate::detect::{Change, Reading};
 use crate::statsd::{Event, ServiceCheck};
 
 /// Batches between a socket and the rollup. Full: the socket waits, the kernel buffers, and what the kernel drops is read
-/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`.
-pub const BATCHES: usize = 64;
+/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`. A batch is 64 KiB, and 320 KiB if all datagrams are long.
+pub const BATCHES: usize = 32;
 
 /// Windows, events and checks on their way to the sink, which moves them to its own byte-bounded queue and never waits for
 /// the network before taking the next. Full: the newest is dropped and its points counted as `queue_full`.
@@ -57,12 +57,16 @@ pub const PULLS: usize = 1;
 /// Requests to the profile store. Full: the asker waits; the page gives up by its own time limit.
 pub const STORE: usize = 8;
 
+/// What a batch keeps of its room when it is given back.
+const SPARE_BYTES: usize = 128 * 1024;
+
 /// Raw datagrams as they came, back to back. Parsing happens in the rollup.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub bytes: Vec<u8>,
     /// Where each datagram ends in `bytes`, and what is known of it.
     pub datagrams: Vec<Datagram>,
+    home: Option<mpsc::Sender<Batch>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +79,29 @@ pub struct Datagram {
 }
 
 impl Batch {
+    /// An empty one whose buffers can be used again.
+    pub fn at_home(home: mpsc::Sender<Batch>) -> Batch {
+        Batch { home: Some(home), ..Batch::default() }
+    }
+
+    /// Back to its source with what was read of it; freed where the source has enough of them.
+    pub fn give_back(mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(SPARE_BYTES);
+        self.datagrams.clear();
+        if let Some(home) = self.home.clone() {
+            let _freed = home.try_send(self);
+        }
+    }
+
+    /// Appends one datagram, or one frame of a stream.
+    pub fn push(&mut self, bytes: &[u8], truncated: bool, port: u16) {
+        self.bytes.extend_from_slice(bytes);
+        let end = u32::try_from(self.bytes.len())
+            .expect("a batch ends soon after 64 KiB, and a datagram has at most as much");
+        self.datagrams.push(Datagram { end, truncated, port });
+    }
+
     /// The datagrams with their bytes, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (Datagram, &[u8])> {
         let mut start = 0;

@@ -6,11 +6,12 @@
 //! * [`cgroup`]: the app's memory cgroup, v1, v2 or both: usage and limit
 //! * [`kill`]: how the target ended
 //! * [`census`]: live StatsD clients and kernel drops from `/proc/net/udp{,6}`
-//! * [`udp`]: raw datagrams in batches
+//! * [`udp`], [`datagrams`]: raw datagrams in batches
 //! * [`puller`], [`fetch`]: one profile at a time from the app's pprof endpoint
 
 pub mod census;
 pub mod cgroup;
+mod datagrams;
 pub mod fetch;
 pub mod find;
 #[cfg(test)]

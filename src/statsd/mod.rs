@@ -7,6 +7,6 @@ mod number;
 mod owned;
 
 pub use event::{parse_check, parse_event};
-pub(crate) use number::number;
 pub use line::{Kind, Line, Message, ParseError, lines, parse};
+pub(crate) use number::number;
 pub use owned::{AlertType, Event, Priority, ServiceCheck, Status};

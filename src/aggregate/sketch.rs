@@ -51,9 +51,10 @@ pub(super) fn key(value: f64) -> i16 {
 /// A sketch that is being filled.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filling {
-    /// Count by key, sorted; at most [`MAX_KEYS`].
-    keys: Vec<(i16, u32)>,
-    /// At most what fits into the count of one key.
+    /// As in [`Sketch`].
+    bins: Vec<Bin>,
+    /// Different keys among them; at most [`MAX_KEYS`].
+    keys: usize,
     count: u32,
     min: f64,
     max: f64,
@@ -84,45 +85,55 @@ impl Filling {
     }
 
     fn insert(&mut self, key: i16, n: u32) {
-        match self.keys.binary_search_by_key(&key, |bin| bin.0) {
-            Ok(at) => self.keys[at].1 += n,
-            Err(at) => self.keys.insert(at, (key, n)),
+        let at = self.bins.partition_point(|bin| bin.key < key);
+        match self.bins.get_mut(at).filter(|bin| bin.key == key) {
+            // What is not full stands first.
+            Some(bin) if u32::from(bin.n) + n <= FULL => bin.n += n as u16,
+            Some(bin) => {
+                let sum = u32::from(bin.n) + n;
+                self.bins.splice(at..=at, cut(key, sum));
+            }
+            None => {
+                self.bins.splice(at..at, cut(key, n));
+                self.keys += 1;
+            }
         }
-        if self.keys.len() > MAX_KEYS {
-            let (_, lowest) = self.keys.remove(0);
-            self.keys[0].1 += lowest;
+        if self.keys > MAX_KEYS {
+            self.join_lowest();
         }
     }
 
-    /// What it costs: its keys, and the bins that large counts will be cut into.
+    /// The count of the lowest key goes to the next one.
+    fn join_lowest(&mut self) {
+        let lowest = self.bins[0].key;
+        let end = self.bins.partition_point(|bin| bin.key == lowest);
+        let n = self.bins.drain(..end).map(|bin| u32::from(bin.n)).sum();
+        self.keys -= 1;
+        self.insert(self.bins[0].key, n);
+    }
+
     pub(super) fn bytes(&self) -> usize {
-        let cut = (self.count / FULL) as usize;
-        size_of_val(&*self.keys) + cut * size_of::<Bin>()
+        size_of_val(&*self.bins)
     }
 
     /// The most that [`add`](Filling::add) may add to [`bytes`](Filling::bytes).
     pub(super) fn cost(rate: f64) -> usize {
-        let cut = (1.0 / rate / f64::from(FULL)) as usize + 1;
-        size_of::<(i16, u32)>() + cut.saturating_mul(size_of::<Bin>())
+        let full = (1.0 / rate / f64::from(FULL)) as usize;
+        (full + 2).saturating_mul(size_of::<Bin>())
     }
 
     /// `None` when there was no sample.
     pub(super) fn take(&mut self) -> Option<Sketch> {
-        let Filling { keys, count, min, max, sum, avg } = std::mem::take(self);
-        (count > 0).then(|| Sketch { bins: cut_into_bins(&keys), count: u64::from(count), min, max, sum, avg })
+        let Filling { bins, count, min, max, sum, avg, .. } = std::mem::take(self);
+        (count > 0).then(|| Sketch { bins, count: u64::from(count), min, max, sum, avg })
     }
 }
 
-fn cut_into_bins(keys: &[(i16, u32)]) -> Vec<Bin> {
-    let mut bins = Vec::with_capacity(keys.len());
-    for (key, n) in keys {
-        let (rest, full) = (n % FULL, n / FULL);
-        if rest > 0 {
-            bins.push(Bin { key: *key, n: rest as u16 });
-        }
-        bins.extend((0..full).map(|_| Bin { key: *key, n: u16::MAX }));
-    }
-    bins
+/// A count in bins of 16 bits, the remainder first.
+fn cut(key: i16, n: u32) -> impl Iterator<Item = Bin> {
+    let (rest, full) = ((n % FULL) as u16, n / FULL);
+    let rest = (rest > 0).then_some(Bin { key, n: rest });
+    rest.into_iter().chain((0..full).map(move |_| Bin { key, n: u16::MAX }))
 }
 
 #[cfg(test)]

@@ -53,3 +53,84 @@ impl Aggregator {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::aggregate::{Mode, Reason, Settings, Window};
+
+    const NOW: f64 = 1_700_000_001.0;
+
+    fn check(known: &str, line: &str, expected: Option<Recorded>) {
+        let mut aggregator = Aggregator::new(Settings { copy_histograms: true, ..Settings::default() });
+        aggregator.record_line(NOW, known.as_bytes());
+        assert_eq!(aggregator.record_known(NOW, line.as_bytes()), expected, "{line} after {known}");
+    }
+
+    #[test]
+    fn only_a_plain_value_of_a_known_spelling_takes_the_short_way() {
+        check("a:1|c|#x", "a:2.5|c|#x", Some(Recorded::Aggregated));
+        check("a:u:v|s", "a:w:x|s", Some(Recorded::Aggregated));
+        for (known, line) in [
+            ("a:1|c|#x", "a:2|c|#y"),
+            ("a:1|c|#x", "a:1:2|c|#x"),
+            ("a:1|c|#x", "a:x|c|#x"),
+            ("a:1|c|#x", "a:nan|c|#x"),
+            ("a:1|c|#x", "a:|c|#x"),
+            ("a:u|s", "a:|s"),
+            ("a:1|c|T1700000000", "a:1|c|T1700000000"),
+            ("a:1|c|@2", "a:1|c|@2"),
+            ("a:1|x", "a:1|x"),
+            ("a:1|h", "a:1|h"),
+        ] {
+            check(known, line, None);
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_has_ended_takes_the_long_way() {
+        let mut aggregator = Aggregator::new(Settings::default());
+        aggregator.record_line(NOW, b"a:1|c");
+        assert_eq!(aggregator.record_known(NOW + 9.0, b"a:1|c"), None);
+        assert_eq!(aggregator.record_known(NOW - 2.0, b"a:1|c"), None);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let mut aggregator = Aggregator::new(Settings { max_bytes: 1000, ..Settings::default() });
+        let lost = (0..100).filter(|_| {
+            aggregator.record_line(NOW, b"a:1|h");
+            aggregator.record_known(NOW, b"a:1|h") == Some(Recorded::Dropped(Reason::Memory))
+        });
+        assert!(lost.count() > 0);
+        assert_eq!(aggregator.stats().sample_error(), 0);
+    }
+
+    /// Members of a set come in any order.
+    fn sorted(mut window: Window) -> Window {
+        window.raw.sort_by_key(|raw| format!("{raw:?}"));
+        window
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_say_the_same(
+            texts in proptest::collection::vec(
+                "[ab]:[0-9.]{1,3}(:[0-9])?\\|(c|g|s|h|d)(\\|@0\\.[15])?(\\|#(x|y|y,x))?(\\|c:1)?(\\|T170000000[0-9])?", 0..60),
+            agent in any::<bool>(), small in any::<bool>(), copy in any::<bool>(),
+        ) {
+            let mode = if agent { Mode::Agent } else { Mode::Intake };
+            let max_contexts = if small { 3 } else { 1000 };
+            let settings = Settings { mode, max_contexts, copy_histograms: copy, ..Settings::default() };
+            let (mut short, mut long) = (Aggregator::new(settings.clone()), Aggregator::new(settings));
+            for (n, text) in texts.iter().enumerate() {
+                let now = NOW + n as f64 / 3.0;
+                prop_assert_eq!(short.record_line(now, text.as_bytes()), long.record_parsed(now, text.as_bytes()), "{}", text);
+            }
+            prop_assert_eq!(sorted(short.flush_all(NOW + 30.0)), sorted(long.flush_all(NOW + 30.0)));
+            prop_assert_eq!(short.stats(), long.stats());
+        }
+    }
+}

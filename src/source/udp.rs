@@ -219,7 +219,10 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout_at;
+
     use super::*;
+    use crate::pipeline::Datagram;
 
     struct Bench {
         sender: std::net::UdpSocket,
@@ -277,6 +280,42 @@ mod tests {
         let received: Vec<(usize, bool)> =
             bench.receive(6).await.iter().map(|(datagram, bytes)| (bytes.len(), datagram.truncated)).collect();
         assert_eq!(received, [(99, false), (100, false), (100, true), (100, true), (0, false), (1, false)]);
+    }
+
+    #[tokio::test]
+    async fn many_then_silence_then_one_are_all_read() {
+        let mut bench = start("127.0.0.1:0", 8192, 64);
+        for n in 0..3 {
+            for m in 0..1000 {
+                bench.sender.send(format!("a:{n}.{m}|c").as_bytes()).unwrap();
+            }
+            let received = bench.receive(1000).await;
+            assert_eq!(received[999].1, format!("a:{n}.999|c").as_bytes());
+            // Longer than the empty naps after which it waits for the kernel's word again.
+            sleep(2 * EMPTY_NAPS * LONGEST_NAP).await;
+            bench.sender.send(b"a:1|c").unwrap();
+            assert_eq!(bench.receive(1).await.len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_given_back_is_filled_again() {
+        let mut bench = start("127.0.0.1:0", 8192, 64);
+        let mut places = std::collections::HashSet::new();
+        for _ in 0..20 {
+            bench.sender.send(b"a:1|c").unwrap();
+            let batch = bench.batches.recv().await.unwrap();
+            assert_eq!((batch.bytes.as_slice(), batch.datagrams.len()), (&b"a:1|c"[..], 1));
+            places.insert(batch.bytes.as_ptr());
+            batch.give_back();
+        }
+        assert!(places.len() <= SPARE_BATCHES, "{} buffers", places.len());
+    }
+
+    #[test]
+    fn naps_are_as_long_as_the_buffer_allows() {
+        let nap = |mib: usize| nap_among_many(mib << 20).as_millis();
+        assert_eq!([0, 1, 4, 8, 64].map(nap), [1, 1, 2, 4, 4]);
     }
 
     #[tokio::test]

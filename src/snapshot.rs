@@ -37,6 +37,10 @@ pub struct StatsdPart {
     pub contexts: u64,
     /// Live clients, from the census; `null` where it cannot be counted. Filled by the API from [`WatchPart`].
     pub clients: Option<u64>,
+    /// Distinct source ports in the last 10 s.
+    pub senders: u64,
+    /// Reports of Datadog clients on themselves in the last 10 s.
+    pub reporting_clients: u64,
     pub dropped: BTreeMap<&'static str, u64>,
     #[serde(skip)]
     pub identities: BTreeMap<&'static str, i64>,

@@ -84,7 +84,7 @@ fn a_bad_file_is_told_by_line_with_what_would_be_accepted() {
             "mapper \"jobs\": prefix = \"\": expected what its metrics begin with",
         ),
         (
-            "[[mapper]]\nname = \"\"\nprefix = \"a\"\nmappings = [{ match = \"a(\", match_type = \"regex\", name = \"a\" }]",
+            "[[mapper]]\nname = \"jobs\"\nprefix = \"a\"\nmappings = [{ match = \"a(\", match_type = \"regex\", name = \"a\" }]",
             "match = \"a(\": expected a regular expression",
         ),
         ("[filter]\nmetrics = [\"\"]", "filter.metrics = [\"\"]: expected metric names"),

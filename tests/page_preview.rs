@@ -172,6 +172,8 @@ fn statsd_part() -> StatsdPart {
         samples: 1_472_904,
         contexts: 214,
         clients: None,
+        senders: 6,
+        reporting_clients: 6,
         dropped: BTreeMap::from([("parse", 3)]),
         identities: BTreeMap::from([("I1", 0), ("I2", 0)]),
         top: TopContexts {

@@ -165,3 +165,17 @@ fn nothing_names_the_machine_it_was_written_on() {
         .collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+/// A reason that is counted and not explained leaves whoever sees it on a dashboard guessing.
+#[test]
+fn every_drop_reason_is_explained_in_operations() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let literal = regex_lite::Regex::new(r#"(?:lose|lose_one|note|give_up)\([^;"]*"([a-z0-9_]+)""#).unwrap();
+    let mut reasons: Vec<String> = oomwatch::aggregate::Reason::ALL.iter().map(|it| it.label().to_owned()).collect();
+    for file in sources() {
+        reasons.extend(literal.captures_iter(&file.text).map(|found| found[1].to_owned()));
+    }
+    assert!(reasons.len() > 15, "the pattern finds them: {reasons:?}");
+    let missing: Vec<_> = reasons.iter().filter(|reason| !page.contains(&format!("`{reason}`"))).collect();
+    assert!(missing.is_empty(), "docs/operations.md does not explain {missing:?}");
+}

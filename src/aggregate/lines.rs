@@ -1,48 +1,47 @@
 //! Points and raw samples as DogStatsD lines, for an Agent behind us.
 
-use super::{Form, Kind, Point, RawSamples};
+use std::borrow::Cow;
+
+use super::{Context, Form, Host, Kind, Point, RawSamples};
 use crate::statsd::format::{Tail, metric, tail_length};
 
 /// One point as a line without its line feed. A timestamped sample (interval 0) carries its `T`; a window's point does not,
-/// so that the Agent puts it into its own bucket.
+/// so that the Agent puts it into its own bucket. A rate is turned back into the count it was made from.
 pub fn write_point(out: &mut String, point: &Point) {
+    let (kind, value) = match point.form {
+        Form::Gauge => (Kind::Gauge, point.value),
+        Form::Count => (Kind::Counter, point.value),
+        Form::Rate => (Kind::Counter, point.value * f64::from(point.interval_seconds.max(1))),
+    };
     let timestamp = (point.interval_seconds == 0).then_some(point.timestamp);
-    let kind = if point.form == Form::Gauge { Kind::Gauge } else { Kind::Counter };
-    let tail = Tail { kind, rate: 1.0, tags: &point.context.tags, origin: &point.context.origin, timestamp };
-    metric(out, &point.context.name, &point.value.to_string(), &tail);
+    let tags = tags(&point.context);
+    let tail = Tail { kind, rate: 1.0, tags: &tags, origin: &point.context.origin, timestamp };
+    let name = match point.suffix {
+        "" => Cow::Borrowed(&*point.context.name),
+        suffix => Cow::Owned(format!("{}{suffix}", point.context.name)),
+    };
+    metric(out, &name, &value.to_string(), &tail);
 }
 
-/// Raw samples as lines of at most `max_bytes` each, one call of `emit` a line. Returns how many values fit into no line.
-pub fn write_raw(raw: &RawSamples, max_bytes: usize, mut emit: impl FnMut(&str)) -> u64 {
+/// Raw samples as lines, one call of `each` a line. None is longer than `max` bytes, but for a single value that alone is.
+pub fn write_raw(raw: &RawSamples, max: usize, each: &mut impl FnMut(&str)) {
     let context = &raw.context;
-    let tail = Tail {
-        kind: context.kind,
-        rate: raw.sample_rate,
-        tags: &context.tags,
-        origin: &context.origin,
-        timestamp: None,
-    };
-    let room = max_bytes.saturating_sub(context.name.len() + tail_length(&tail));
+    let tags = tags(context);
+    let tail =
+        Tail { kind: context.kind, rate: raw.sample_rate, tags: &tags, origin: &context.origin, timestamp: None };
+    let room = max.saturating_sub(context.name.len() + tail_length(&tail));
     let mut line = String::new();
-    let mut too_long = 0;
     let mut write = |values: &str| {
         line.clear();
         metric(&mut line, &context.name, values, &tail);
-        emit(&line);
+        each(&line);
     };
-    if context.kind == Kind::Set {
-        if raw.values.len() > room {
-            return 1;
-        }
-        write(&raw.values);
-        return 0;
+    // A member of a set may hold a colon and is one value.
+    if context.kind == Kind::Set || raw.values.len() <= room {
+        return write(&raw.values);
     }
     let mut pack = String::new();
     for value in raw.values.split(':') {
-        if value.len() > room {
-            too_long += 1;
-            continue;
-        }
         if !pack.is_empty() && pack.len() + 1 + value.len() > room {
             write(&pack);
             pack.clear();
@@ -52,10 +51,18 @@ pub fn write_raw(raw: &RawSamples, max_bytes: usize, mut emit: impl FnMut(&str))
         }
         pack.push_str(value);
     }
-    if !pack.is_empty() {
-        write(&pack);
-    }
-    too_long
+    write(&pack);
+}
+
+/// The host is a tag on this wire.
+fn tags(context: &Context) -> Cow<'_, str> {
+    let host = match &context.host {
+        Host::Default => return Cow::Borrowed(&context.tags),
+        Host::None => "",
+        Host::Named(name) => name,
+    };
+    let comma = if context.tags.is_empty() { "" } else { "," };
+    Cow::Owned(format!("{}{comma}host:{host}", context.tags))
 }
 
 #[cfg(test)]
@@ -63,53 +70,54 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::aggregate::{Context, Host};
 
-    fn context(kind: Kind) -> Arc<Context> {
-        let (host, origin) = (Host::Default, "c:ci-1".into());
-        Arc::new(Context { kind, name: "a".into(), host, tags: "x,y:z".into(), origin })
+    fn context(kind: Kind, host: Host, tags: &str, origin: &str) -> Arc<Context> {
+        Arc::new(Context { kind, name: "jobs".into(), host, tags: tags.into(), origin: origin.into() })
     }
 
-    fn lines(kind: Kind, rate: f64, values: &str, max: usize) -> (Vec<String>, u64) {
-        let raw = RawSamples { context: context(kind), sample_rate: rate, values: values.into() };
-        let mut lines = Vec::new();
-        let too_long = write_raw(&raw, max, |line| lines.push(line.to_owned()));
-        assert!(lines.iter().all(|line| line.len() <= max));
-        (lines, too_long)
-    }
-
-    #[test]
-    fn packs_are_cut_at_the_limit_and_what_fits_nowhere_is_counted() {
-        let tail = "|h|#x,y:z|c:ci-1";
-        assert_eq!(lines(Kind::Histogram, 1.0, "1:22:3", 100), (vec![format!("a:1:22:3{tail}")], 0));
-        let three = vec![format!("a:1:2{tail}"), format!("a:333{tail}"), format!("a:4{tail}")];
-        assert_eq!(lines(Kind::Histogram, 1.0, "1:2:333:55555:4", 2 + 4 + tail.len()), (three, 1));
-        assert_eq!(lines(Kind::Histogram, 1.0, "1:2", 3), (vec![], 2));
-        assert_eq!(lines(Kind::Timing, 0.5, "1", 100).0, ["a:1|ms|@0.5|#x,y:z|c:ci-1"]);
-    }
-
-    #[test]
-    fn a_set_member_is_never_cut() {
-        assert_eq!(lines(Kind::Set, 1.0, "ab:cd", 100).0, ["a:ab:cd|s|#x,y:z|c:ci-1"]);
-        assert_eq!(lines(Kind::Set, 1.0, "ab:cd", 20), (vec![], 1));
-    }
-
-    #[test]
-    fn only_a_timestamped_point_carries_its_second() {
-        let mut point = Point {
-            context: context(Kind::Counter),
-            suffix: "",
-            form: Form::Count,
-            value: 0.1 + 0.2,
-            timestamp: 1_700_000_000,
-            interval_seconds: 10,
-        };
+    fn check_point(form: Form, value: f64, suffix: &'static str, interval_seconds: u32, expected: &str) {
+        let context = context(Kind::Counter, Host::Default, "a:b,c", "c:ci-1|card:low");
+        let point = Point { context, suffix, form, value, timestamp: 77, interval_seconds };
         let mut out = String::new();
         write_point(&mut out, &point);
-        assert_eq!(out, "a:0.30000000000000004|c|#x,y:z|c:ci-1");
-        (point.interval_seconds, point.form, point.context) = (0, Form::Gauge, context(Kind::Gauge));
-        out.clear();
-        write_point(&mut out, &point);
-        assert_eq!(out, "a:0.30000000000000004|g|#x,y:z|c:ci-1|T1700000000");
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn points_are_lines_of_their_form_and_only_a_timestamped_one_carries_its_second() {
+        check_point(Form::Count, 0.1 + 0.2, "", 10, "jobs:0.30000000000000004|c|#a:b,c|c:ci-1|card:low");
+        check_point(Form::Gauge, -0.25, ".max", 10, "jobs.max:-0.25|g|#a:b,c|c:ci-1|card:low");
+        check_point(Form::Rate, 0.5, "", 10, "jobs:5|c|#a:b,c|c:ci-1|card:low");
+        check_point(Form::Count, 3.0, "", 0, "jobs:3|c|#a:b,c|c:ci-1|card:low|T77");
+    }
+
+    #[test]
+    fn the_host_is_a_tag() {
+        for (host, given, expected) in
+            [(Host::Default, "", ""), (Host::None, "", "host:"), (Host::Named("x".into()), "a:b", "a:b,host:x")]
+        {
+            assert_eq!(tags(&context(Kind::Gauge, host, given, "")), expected);
+        }
+    }
+
+    fn lines(kind: Kind, rate: f64, values: &str, max: usize) -> Vec<String> {
+        let context = context(kind, Host::Default, "t", "");
+        let mut lines = Vec::new();
+        let raw = RawSamples { context, sample_rate: rate, values: values.into() };
+        write_raw(&raw, max, &mut |line| lines.push(line.to_owned()));
+        lines
+    }
+
+    #[test]
+    fn samples_are_packed_with_their_rate_and_split_where_too_long() {
+        assert_eq!(lines(Kind::Distribution, 0.5, "1:2.5:3", 100), ["jobs:1:2.5:3|d|@0.5|#t"]);
+        assert_eq!(lines(Kind::Timing, 1.0, "9", 100), ["jobs:9|ms|#t"]);
+        assert_eq!(lines(Kind::Histogram, 1.0, "10:20:30:40", 16), ["jobs:10:20|h|#t", "jobs:30:40|h|#t"]);
+        assert_eq!(
+            lines(Kind::Histogram, 1.0, "1:55555555:4", 14),
+            ["jobs:1|h|#t", "jobs:55555555|h|#t", "jobs:4|h|#t"]
+        );
+        assert_eq!(lines(Kind::Histogram, 1.0, "1:2", 3), ["jobs:1|h|#t", "jobs:2|h|#t"]);
+        assert_eq!(lines(Kind::Set, 1.0, "a:b:c:d:e:f:g:h", 16), ["jobs:a:b:c:d:e:f:g:h|s|#t"], "never cut");
     }
 }

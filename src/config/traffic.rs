@@ -13,9 +13,9 @@ use super::words::{Counters, MapperProfile, OutputChoice, TagFilter};
 section! {
     /// The one key that stands above all sections.
     Top in "" {
-        /// Mapper profiles, which turn dotted names into names with tags; usually written as [[mapper]] tables at the end of
-        /// the file, in place of this line. The first profile whose prefix fits decides, its first mapping that matches wins. For those who come
-        /// from plain StatsD.
+        /// Mapper profiles, which turn dotted names into names with tags; usually written as tables at the end of the file, in
+        /// place of this line. The first profile whose prefix fits decides, its first mapping that matches wins. For those
+        /// who come from plain StatsD.
         mapper: Vec<MapperProfile> = "[]",
     }
 }

@@ -1,7 +1,7 @@
 //! The two HTTP listeners: the page with its API, and health with the scrape.
 //!
 //! Both answer from snapshots and hold no state of the pipeline, so a stuck pipeline cannot hang them. The page is meant for
-//! loopback, where a browser may be steered by a foreign site: [`guard`] checks host, origin and token of every request.
+//! loopback, where a browser may be steered by a foreign site: `guard` checks host, origin and token of every request.
 //! The health listener may stand on the pod's address and therefore shows nothing but two probes and numbers.
 //!
 //! Missing: `POST /api/profiles`, `DELETE /api/profiles/{id}` and the flame graph; nothing here changes any state.

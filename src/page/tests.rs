@@ -106,6 +106,8 @@ fn statsd_part() -> StatsdPart {
         samples: 9,
         contexts: 3,
         clients: None,
+        senders: 2,
+        reporting_clients: 1,
         dropped: BTreeMap::from([("parse", 1), ("queue_full", 2)]),
         identities: BTreeMap::from([("I1", 0)]),
         top: TopContexts { names: vec![name("few", 9, 1), name("many", 1, 9), name("busy", 20, 2)], folded: 4 },

@@ -51,8 +51,7 @@ impl Ledger {
     fn join(&mut self, alert: &Alert, now: f64) -> Vec<Event> {
         let was = self.open.as_ref().map(|incident| incident.severity);
         if self.open.is_none() {
-            self.opened += 1;
-            let id = format!("{:x}-{}", now as u64, self.opened);
+            let id = self.next_id(now);
             self.open =
                 Some(Incident::open(id, IncidentKind::Alert(alert.kind), alert.severity, self.app.clone(), now));
         }
@@ -66,6 +65,12 @@ impl Ledger {
             (Some(Severity::Warn), Severity::Crit) => self.tell(Chapter::Critical, now),
             _ => Vec::new(),
         }
+    }
+
+    /// The second of the opening and a running number: unique over restarts of the sidecar too, and fit for an address.
+    fn next_id(&mut self, now: f64) -> String {
+        self.opened += 1;
+        format!("{:x}{:02x}", now as u64, self.opened)
     }
 
     /// Takes what the profiles said in, and owes an event the first time somebody is named.
@@ -108,8 +113,7 @@ impl Ledger {
             return self.close(State::Recovered, "the process ended", now);
         }
         if self.open.is_none() {
-            self.opened += 1;
-            let id = format!("{:x}-{}", now as u64, self.opened);
+            let id = self.next_id(now);
             let mut incident = Incident::open(id, IncidentKind::OomKill, Severity::Crit, self.app.clone(), now);
             incident.told = true;
             self.open = Some(incident);

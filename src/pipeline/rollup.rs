@@ -6,6 +6,7 @@
 
 mod clock;
 mod handles;
+mod senders;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use crate::snapshot::{StatsdPart, TopContexts, TopName};
 use crate::{statsd, telemetry};
 use clock::Clock;
 use handles::{Handles, Lost, dropped};
+use senders::Senders;
 
 /// How often the snapshot is renewed at least.
 const PUBLISH: Duration = Duration::from_secs(1);
@@ -88,6 +90,7 @@ struct State {
     own_metrics: bool,
     datagrams: u64,
     lost: Lost,
+    senders: Senders,
     /// The running totals that Datadog has been told, by metric and label.
     told: BTreeMap<(&'static str, &'static str), u64>,
     /// As of the last flush: a pass over all contexts is not worth a second's freshness.
@@ -114,6 +117,7 @@ impl State {
             own_metrics,
             datagrams: 0,
             lost: Lost::default(),
+            senders: Senders::new(),
             told: BTreeMap::new(),
             top: Vec::new(),
             handles: Handles::new(),
@@ -124,8 +128,10 @@ impl State {
         let now = self.clock.now();
         for (datagram, bytes) in batch.iter() {
             self.datagrams += 1;
+            self.senders.datagram(datagram.port);
             let whole = if datagram.truncated { self.cut(bytes) } else { bytes };
             for line in statsd::lines(whole) {
+                self.senders.line(line);
                 match self.aggregator.record_line(now, line) {
                     Taken::Event(event) => self.send_message(Outgoing::Event(event)),
                     Taken::Check(check) => self.send_message(Outgoing::Check(check)),
@@ -156,6 +162,7 @@ impl State {
 
     fn tick(&mut self) {
         let now = self.clock.now();
+        self.senders.tick(now);
         self.tell_own(now);
         if !self.next_flush.is_finite() || self.next_flush - now > self.flush_every {
             // The first tick, or the clock was set back.
@@ -210,15 +217,24 @@ impl State {
         self.tell_count(now, telemetry::STATSD_DATAGRAMS.name, None, self.datagrams);
         self.tell_count(now, telemetry::STATSD_SAMPLES.name, None, stats.samples);
         for (label, count) in dropped(&stats, self.lost) {
-            self.tell_count(now, telemetry::DROPPED.name, Some(label), count);
+            self.tell_count(now, telemetry::DROPPED.name, Some(("reason", label)), count);
+        }
+        for (unit, count) in self.senders.drops.by_unit().into_iter().filter(|(_, count)| *count > 0) {
+            self.tell_count(now, telemetry::STATSD_CLIENT_DROPS.name, Some(("unit", unit)), count);
+        }
+        let counted = self.senders.last;
+        for (metric, value) in
+            [(&telemetry::STATSD_SENDERS, counted.senders), (&telemetry::STATSD_REPORTING, counted.reporting)]
+        {
+            self.aggregator.record_own(now, metric.name, value as f64, false, None);
         }
         self.aggregator.record_own(now, telemetry::STATSD_CONTEXTS.name, stats.contexts as f64, false, None);
     }
 
-    fn tell_count(&mut self, now: f64, name: &'static str, label: Option<&'static str>, total: u64) {
-        let told = self.told.entry((name, label.unwrap_or(""))).or_default();
+    fn tell_count(&mut self, now: f64, name: &'static str, tag: Option<(&'static str, &'static str)>, total: u64) {
+        let told = self.told.entry((name, tag.map_or("", |(_, label)| label))).or_default();
         let added = total - std::mem::replace(told, total);
-        let tag = label.map(|label| format!("reason:{label}"));
+        let tag = tag.map(|(key, label)| format!("{key}:{label}"));
         self.aggregator.record_own(now, name, added as f64, true, tag.as_deref());
     }
 
@@ -226,15 +242,22 @@ impl State {
         let stats = self.aggregator.stats();
         let dropped = dropped(&stats, self.lost);
         self.handles.set(&stats, self.datagrams, &dropped);
+        self.handles.set_senders(self.senders.last, self.senders.drops);
         self.snapshot.send_replace(Arc::new(self.part(&stats, dropped)));
     }
 
-    fn part(&self, stats: &Stats, dropped: BTreeMap<&'static str, u64>) -> StatsdPart {
+    fn part(&self, stats: &Stats, mut dropped: BTreeMap<&'static str, u64>) -> StatsdPart {
+        let drops = self.senders.drops;
+        // Told beside our own losses, and in none of our identities but I1: it happened before us.
+        let reported = [("client_reported", drops.packets), ("client_reported_metrics", drops.metrics)];
+        dropped.extend(reported.into_iter().filter(|(_, count)| *count > 0));
         StatsdPart {
             datagrams: self.datagrams,
             samples: stats.samples,
             contexts: stats.contexts,
             clients: None,
+            senders: self.senders.last.senders,
+            reporting_clients: self.senders.last.reporting,
             dropped,
             identities: BTreeMap::from([("I2", stats.line_error()), ("I3", stats.sample_error())]),
             top: TopContexts { names: self.top.clone(), folded: stats.overflowed },

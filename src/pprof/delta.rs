@@ -1,6 +1,6 @@
 //! The difference of two profiles of one process, stack by stack: now minus base, as pprof's `-diff_base` subtracts.
 //!
-//! Everything said of growth starts here: by (leaf, owner) in [`super::diff`], by function in [`super::flat`], by goroutine
+//! Everything said of growth starts here: by (leaf, owner) in [`super::diff`], by function in [`mod@super::flat`], by goroutine
 //! group in [`super::goroutines`]. Two profiles number their frames differently, so frames are matched by what they say.
 
 use std::collections::HashMap;

@@ -128,7 +128,7 @@ impl Agent {
         let mut urgent = false;
         for outgoing in batch.drain(..) {
             urgent |= matches!(outgoing, Outgoing::Urgent(_));
-            write(&outgoing, self.address.pack(), &mut |line| {
+            agent_lines::write(&outgoing, self.address.pack(), MAX_DATAGRAM, &mut |line| {
                 lines += 1;
                 packer.push(line);
             });
@@ -193,14 +193,6 @@ impl Agent {
         if let Some(sum) = self.complaints.add(reason, lines, Instant::now()) {
             warn!(dropped = sum, reason, "dropped {sum} lines on their way to the Agent: {why}; {fix}");
         }
-    }
-}
-
-fn write(outgoing: &Outgoing, pack: usize, each: &mut impl FnMut(&str)) {
-    match outgoing {
-        Outgoing::Window(window) => agent_lines::window(window, pack, each),
-        Outgoing::Event(event) | Outgoing::Urgent(event) => each(&agent_lines::event(event, MAX_DATAGRAM)),
-        Outgoing::Check(check) => each(&agent_lines::check(check)),
     }
 }
 

@@ -35,14 +35,21 @@ pub fn tail_length(tail: &Tail<'_>) -> usize {
     text.len() + 1
 }
 
-/// `_e{…}:title|text|…`.
-pub fn event(out: &mut String, event: &Event) {
+/// `_e{…}:title|text|…`, the text cut where the line would pass `max` bytes.
+pub fn event(out: &mut String, event: &Event, max: usize) {
     let title = escape(&event.title);
+    let mut end = String::new();
+    push_event_end(&mut end, event);
     let text = escape(&event.text);
-    push(out, &format!("_e{{{},{}}}:", title.len(), text.len()));
-    out.push_str(&title);
-    out.push('|');
-    out.push_str(&text);
+    // Beside them: `_e{,}:` and `|`, and up to five digits for each length.
+    let room = max.saturating_sub(title.len() + end.len() + 17);
+    let cut = &text[..text.floor_char_boundary(room)];
+    // A cut must not leave half of an escaped line feed.
+    let text = if cut.len() < text.len() { cut.trim_end_matches('\\') } else { cut };
+    let _ = write!(out, "_e{{{},{}}}:{title}|{text}{end}", title.len(), text.len());
+}
+
+fn push_event_end(out: &mut String, event: &Event) {
     push_number(out, "d:", event.timestamp);
     push_field(out, "h:", event.host.as_deref());
     push_field(out, "k:", event.aggregation_key.as_deref());
@@ -66,7 +73,8 @@ pub fn check(out: &mut String, check: &ServiceCheck) {
     push_field(out, "h:", check.host.as_deref());
     push_tags(out, &check.tags);
     push_origin(out, &check.origin);
-    push_field(out, "m:", check.message.as_deref());
+    // Not `m\:`: the Agent does not undo it.
+    push_field(out, "m:", check.message.as_deref().map(escape).as_deref());
 }
 
 fn alert_type(kind: AlertType) -> &'static str {
@@ -169,7 +177,42 @@ mod tests {
             origin: vec![],
         };
         super::check(&mut out, &check);
-        assert_eq!(out, "_sc|a_b_c|1|#k:1_2|m:x_y");
+        assert_eq!(out, "_sc|a_b_c|1|#k:1_2|m:x\\ny");
+    }
+
+    #[test]
+    fn an_event_tells_the_bytes_of_its_escaped_words() {
+        let event = Event {
+            title: "é\nx".into(),
+            text: "a\nb".into(),
+            timestamp: Some(5),
+            host: Some("h".into()),
+            aggregation_key: Some("k".into()),
+            priority: Priority::Low,
+            source_type: Some("oomwatch".into()),
+            alert_type: AlertType::Error,
+            tags: vec!["a:b".into(), "c|d".into()],
+            origin: vec!["c:ci-1".into()],
+        };
+        let mut out = String::new();
+        super::event(&mut out, &event, 8_192);
+        assert_eq!(out, "_e{5,4}:é\\nx|a\\nb|d:5|h:h|k:k|p:low|s:oomwatch|t:error|#a:b,c_d|c:ci-1");
+        out.clear();
+        super::event(&mut out, &Event { title: "t".into(), ..Event::default() }, 8_192);
+        assert_eq!(out, "_e{1,0}:t|");
+    }
+
+    #[test]
+    fn a_long_event_is_cut_to_the_datagram() {
+        for (text, end) in [("é".repeat(9_000), "é|#a:b"), ("\n".repeat(9_000), "\\n|#a:b")] {
+            let event = Event { title: "t".into(), text, tags: vec!["a:b".into()], ..Event::default() };
+            for max in 8_189..=8_192 {
+                let mut out = String::new();
+                super::event(&mut out, &event, max);
+                assert!(out.len() <= max && out.len() > max - 22 && out.ends_with(end), "{}", out.len());
+                assert!(matches!(parse(out.as_bytes()), Ok(Message::Event(_))));
+            }
+        }
     }
 
     proptest! {
@@ -205,7 +248,7 @@ mod tests {
                 origin: vec!["c:in-1".into()],
             };
             let mut out = String::new();
-            super::event(&mut out, &event);
+            super::event(&mut out, &event, usize::MAX);
             prop_assert_eq!(parse(out.as_bytes()), Ok(Message::Event(event)));
         }
 

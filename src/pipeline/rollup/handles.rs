@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use metrics::{Counter, Gauge};
 
+use super::senders::{Counted, ReportedDrops};
 use crate::aggregate::{Reason, Stats};
 use crate::telemetry;
 
@@ -41,6 +42,8 @@ pub(super) struct Handles {
     points: Counter,
     contexts: Gauge,
     bytes: Gauge,
+    senders: Gauge,
+    reporting: Gauge,
     line_error: Gauge,
     sample_error: Gauge,
 }
@@ -57,6 +60,8 @@ impl Handles {
             points: telemetry::count(&telemetry::POINTS_FLUSHED, None),
             contexts: telemetry::gauge(&telemetry::STATSD_CONTEXTS, None),
             bytes: telemetry::gauge(&telemetry::STATSD_CONTEXT_BYTES, None),
+            senders: telemetry::gauge(&telemetry::STATSD_SENDERS, None),
+            reporting: telemetry::gauge(&telemetry::STATSD_REPORTING, None),
             line_error: telemetry::gauge(&telemetry::IDENTITY_ERROR, Some("I2")),
             sample_error: telemetry::gauge(&telemetry::IDENTITY_ERROR, Some("I3")),
         }
@@ -76,6 +81,14 @@ impl Handles {
         self.sample_error.set(stats.sample_error() as f64);
         for (label, count) in dropped {
             telemetry::count(&telemetry::DROPPED, Some(label)).absolute(*count);
+        }
+    }
+
+    pub(super) fn set_senders(&self, counted: Counted, drops: ReportedDrops) {
+        self.senders.set(counted.senders as f64);
+        self.reporting.set(counted.reporting as f64);
+        for (unit, count) in drops.by_unit() {
+            telemetry::count(&telemetry::STATSD_CLIENT_DROPS, Some(unit)).absolute(count);
         }
     }
 }

@@ -191,3 +191,30 @@ async fn the_snapshot_is_renewed_each_second() {
     timeout(Duration::from_millis(1100), bench.snapshot.changed()).await.expect("in time").unwrap();
     assert_eq!(bench.snapshot.borrow().samples, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn clients_are_counted_over_ten_seconds_and_their_drops_are_told() {
+    let mut bench = start(true, 16);
+    let report = "datadog.dogstatsd.client.metrics:4|c|#client:go\ndatadog.dogstatsd.client.packets_dropped:2|c\n\
+                  datadog.dogstatsd.client.metric_dropped_on_receive:3|c";
+    let mut batch = batch(&[(report, false), (report, false), ("a:1|c", false), ("a:1|c", false)]);
+    batch.datagrams[3].port = 2;
+    bench.batches.send(batch).await.unwrap();
+    let mut snapshot = bench.snapshot.clone();
+    let counted = |part: &Arc<StatsdPart>| (part.senders, part.reporting_clients) == (2, 2);
+    timeout(Duration::from_secs(11), snapshot.wait_for(counted)).await.expect("in time").unwrap();
+    let mut told = BTreeMap::new();
+    for _ in 0..2 {
+        let Outgoing::Window(window) = bench.next().await else { panic!("no window") };
+        for point in window.points.iter().filter(|point| point.context.name.starts_with("oomwatch.statsd.")) {
+            *told.entry(format!("{} {}", point.context.name, point.context.tags)).or_insert(0.0) += point.value;
+        }
+    }
+    assert_eq!(told.get("oomwatch.statsd.client_reported_drops unit:packets"), Some(&4.0));
+    assert_eq!(told.get("oomwatch.statsd.client_reported_drops unit:metrics"), Some(&6.0));
+    assert_eq!(told.get("oomwatch.statsd.client_reported_drops unit:bytes"), None);
+    assert_eq!(told.get("oomwatch.statsd.senders "), Some(&2.0));
+    let part = bench.snapshot.borrow().clone();
+    let expected = BTreeMap::from([("client_reported", 4), ("client_reported_metrics", 6)]);
+    assert_eq!((&part.dropped, part.identities["I2"]), (&expected, 0));
+}

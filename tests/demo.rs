@@ -51,7 +51,8 @@ impl Demo {
     /// Waits for the end and gives the exit code and all that was printed.
     fn end(mut self, limit: Duration) -> (Option<i32>, String) {
         let status = wait_for(limit, "the demo to end", || self.child.try_wait().unwrap());
-        self.seen.extend(self.lines.iter());
+        let rest: Vec<String> = self.lines.iter().collect();
+        self.seen.extend(rest);
         (status.code(), self.seen.join("\n"))
     }
 
@@ -60,6 +61,14 @@ impl Demo {
         let status = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
         self.end(Duration::from_secs(20))
+    }
+}
+
+/// A test that fails leaves no demo behind, and the demo nothing of its own.
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -66,7 +66,11 @@ enum Command {
         files: Vec<PathBuf>,
     },
     /// The sidecar itself; what happens without a command.
-    Run,
+    Run {
+        /// Be ended with the process that started this one, however that one ends. For the demo.
+        #[arg(long, hide = true)]
+        end_with_parent: bool,
+    },
     /// Version, commit and target.
     Version,
 }
@@ -87,7 +91,8 @@ pub fn main() -> ExitCode {
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Profile(command)) => profile::run(&command),
         Some(Command::Replay { files }) => replay::command(&files),
-        Some(Command::Run) | None => run::run(path),
+        Some(Command::Run { end_with_parent }) => run::run(path, end_with_parent),
+        None => run::run(path, false),
     }
 }
 

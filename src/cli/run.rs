@@ -4,13 +4,18 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nix::sys::signal::Signal;
+
 use super::{EX_CONFIG, logging, settings};
 use crate::app::{self, Ended};
 
 /// Two, whatever the node has: without a CPU limit the runtime would take a thread for each of its cores.
 const WORKERS: usize = 2;
 
-pub fn run(path: Option<&Path>) -> ExitCode {
+pub fn run(path: Option<&Path>, end_with_parent: bool) -> ExitCode {
+    if end_with_parent && let Err(fault) = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM) {
+        return failed(&format!("ask to be ended with the parent: {fault}"));
+    }
     let loaded = match settings(path) {
         Ok(loaded) => loaded,
         Err(code) => return code,

@@ -127,7 +127,7 @@ pub async fn start(ports: &Ports, intake: SocketAddr, home: &Path) -> Result<(Ch
     write_files(ports, intake, home, &file).map_err(|error| format!("write {}: {error}", file.display()))?;
     let executable = std::env::current_exe().map_err(|error| format!("find this executable: {error}"))?;
     let mut command = Command::new(executable);
-    command.arg("run").arg("--config").arg(file).stdin(Stdio::null());
+    command.args(["run", "--end-with-parent", "--config"]).arg(file).stdin(Stdio::null());
     let mut child = spawn(command, &log)?;
     let (health, page) = (Page::at(ports.health), Page::at(ports.page));
     let deadline = Instant::now() + READY_WITHIN;

@@ -229,6 +229,12 @@ fn spawn(
     for source in bound.statsd {
         tasks.spawn("statsd", source.run(batches.clone(), stop.clone()));
     }
+    if let Some(source) = bound.unixgram {
+        tasks.spawn("statsd unixgram", source.run(batches.clone(), stop.clone()));
+    }
+    if let Some(source) = bound.unixstream {
+        tasks.spawn("statsd unixstream", source.run(batches.clone(), stop.clone()));
+    }
     tasks.spawn("sampler", sampler.run(observations, pace_in, stop.clone()));
     tasks.spawn("puller", puller.run(pulls_in));
     tasks.spawn("rollup", rollup.run());

@@ -11,7 +11,7 @@
 //!
 //! I/O folders touch the world and never import one another:
 //!
-//! * [`source`]: UDP sockets, `/proc` and cgroup readings, the census of StatsD clients, the pull of profiles
+//! * [`source`]: UDP and Unix sockets, `/proc` and cgroup readings, the census of StatsD clients, the pull of profiles
 //! * [`sink`]: queue and retry to the intake, the Agent through one client, profile files
 //! * [`page`]: the page and its API; the health listener
 //!

@@ -88,6 +88,8 @@ pub struct WatchPart {
     pub target: Option<TargetView>,
     pub memory: MemoryView,
     pub statsd_clients: Option<u64>,
+    /// Datagrams that the kernel dropped at our sockets; the API adds them to [`StatsdPart::dropped`] as `kernel_rcvbuf`.
+    pub kernel_drops: u64,
     pub degraded: Vec<DegradedView>,
     /// The series behind the chart, oldest first, down-sampled to at most [`MAX_READINGS`] points.
     pub readings: Arc<Vec<ReadingPoint>>,

@@ -83,7 +83,7 @@ catalogue! {
     APP_GOROUTINES: "oomwatch.app.goroutines", Gauge, None, "", datadog, "Goroutines, from the index page of the app's pprof endpoint.";
     APP_HEAP: "oomwatch.app.heap", Gauge, Bytes, "", datadog, "Live Go heap, as the last profile told.";
     APP_FDS: "oomwatch.app.fds", Gauge, None, "", datadog, "Open file descriptors of the app.";
-    APP_STATSD_CLIENTS: "oomwatch.app.statsd_clients", Gauge, None, "", datadog, "Live StatsD clients: sockets of the app that are connected to our port.";
+    APP_STATSD_CLIENTS: "oomwatch.app.statsd_clients", Gauge, None, "", datadog, "Live StatsD clients: sockets of the app that are connected to our port or Unix sockets.";
     APP_RESTARTS: "oomwatch.app.restarts", Count, None, "", datadog, "Restarts of the app seen since the sidecar started.";
     APP_OOM_KILLS: "oomwatch.app.oom_kills", Count, None, "", datadog, "Kills of the app by the kernel for memory.";
     INCIDENTS_OPEN: "oomwatch.incidents.open", Gauge, None, "", datadog, "Incidents that are open now.";

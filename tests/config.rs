@@ -71,9 +71,15 @@ fn a_bad_file_is_told_by_line_with_what_would_be_accepted() {
             "sidecar.toml:2: watch.cmdline = \"(\": expected a regular expression, such as \"worker .*--queue\"",
         ),
         ("[aggregate]\nhistogram_percentiles = [\"95\"]", "expected numbers from 0.01 to 1, such as [\"0.95\"]"),
+        ("[statsd]\nsocket = \"dsd.socket\"", "statsd.socket = \"dsd.socket\": expected an absolute path"),
+        ("[statsd]\nstream_socket = \"/run/\"", "statsd.stream_socket = \"/run/\": expected the path of a file"),
         (
-            "[statsd]\nsocket = \"/run/dsd.socket\"",
-            "sidecar.toml:2: statsd.socket = \"/run/dsd.socket\": expected \"\", because anything else is not supported yet in this version",
+            "[statsd]\nsocket = \"/run/s\"\nstream_socket = \"/run/s\"",
+            "sidecar.toml:3: statsd.stream_socket = \"/run/s\": expected another path than statsd.socket",
+        ),
+        (
+            "[statsd]\nlisten = []",
+            "expected at least one address, such as [\"127.0.0.1:8125\"], or a statsd.socket instead",
         ),
         (
             "[[mapper]]\nname = \"jobs\"\nprefix = \"a.\"\nmappings = [{ match = \"a.**\", name = \"a\" }]",
@@ -114,6 +120,22 @@ fn a_bad_file_is_told_by_line_with_what_would_be_accepted() {
     for (text, expected) in table {
         let told = faults(text, &[]);
         assert!(told.len() == 1 && told[0].contains(expected), "{text}\n  expected {expected}\n  told {told:#?}");
+    }
+}
+
+#[test]
+fn a_socket_path_that_no_address_holds_is_refused() {
+    let path = |length: usize| format!("[statsd]\nsocket = \"/{}\"", "x".repeat(length - 1));
+    fine(&path(107), &[]);
+    assert!(faults(&path(108), &[])[0].contains("of at most 107 bytes"));
+}
+
+#[test]
+fn an_agent_at_our_own_socket_is_refused() {
+    for key in ["socket", "stream_socket"] {
+        let text = format!("[statsd]\n{key} = \"/run/s\"");
+        let told = faults(&text, &[("DD_DOGSTATSD_URL", "unix:///run/s")]);
+        assert!(told[0].contains("our own listener"), "{told:?}");
     }
 }
 

@@ -237,6 +237,7 @@ fn leaking(now: f64) -> WatchPart {
         target: target(),
         memory,
         statsd_clients: Some(312),
+        kernel_drops: 0,
         degraded: vec![],
         readings: Arc::new((0..=SPAN).map(point).collect()),
     }
@@ -270,7 +271,7 @@ fn quiet(now: f64) -> WatchPart {
         fix: "import _ \"net/http/pprof\"; go http.ListenAndServe(\"127.0.0.1:6060\", nil)".into(),
     };
     let readings = Arc::new((0..=SPAN).map(point).collect());
-    WatchPart { target: target(), memory, statsd_clients: Some(1), degraded: vec![degraded], readings }
+    WatchPart { target: target(), memory, statsd_clients: Some(1), kernel_drops: 0, degraded: vec![degraded], readings }
 }
 
 fn named(now: f64) -> IncidentView {

@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::page::{HealthServer, PageServer};
-use crate::source::udp::UdpSource;
+use crate::source::{udp::UdpSource, unix::UnixgramSource, unix_stream::UnixStreamSource};
 
 use super::settings;
 
@@ -14,6 +15,8 @@ use super::settings;
 #[derive(Debug)]
 pub(super) struct Bound {
     pub statsd: Vec<UdpSource>,
+    pub unixgram: Option<UnixgramSource>,
+    pub unixstream: Option<UnixStreamSource>,
     pub page: PageServer,
     pub health: HealthServer,
     /// IPv6 addresses that this machine does not have: said, not refused, as long as another address was bound.
@@ -34,7 +37,12 @@ impl Bound {
                 Err(fault) => faults.push(refused("statsd.listen", address, &fault)),
             }
         }
-        if statsd.is_empty() && faults.is_empty() {
+        let max = config.statsd.max_datagram.0 as usize;
+        let at = &config.statsd;
+        let unixgram = bind_path("statsd.socket", &at.socket, |path| UnixgramSource::bind(path, max), &mut faults);
+        let unixstream =
+            bind_path("statsd.stream_socket", &at.stream_socket, |path| UnixStreamSource::bind(path, max), &mut faults);
+        if statsd.is_empty() && unixgram.is_none() && unixstream.is_none() && faults.is_empty() {
             faults.push(
                 "statsd.listen: none of its addresses exists here: expected one such as \"127.0.0.1:8125\"".to_owned(),
             );
@@ -44,10 +52,40 @@ impl Bound {
         faults.extend(health.as_ref().err().map(|fault| refused("health.listen", &config.health.listen, fault)));
         faults.extend(page.as_ref().err().map(|fault| refused("page.listen", &config.page.listen, fault)));
         match (health, page) {
-            (Ok(health), Ok(page)) if faults.is_empty() => Ok(Bound { statsd, page, health, missing }),
+            (Ok(health), Ok(page)) if faults.is_empty() => {
+                Ok(Bound { statsd, unixgram, unixstream, page, health, missing })
+            }
             _ => Err(faults),
         }
     }
+}
+
+/// Binds a Unix socket where one is wanted; a fault is noted.
+fn bind_path<T>(
+    key: &str,
+    path: &Option<PathBuf>,
+    bind: impl FnOnce(&Path) -> io::Result<T>,
+    faults: &mut Vec<String>,
+) -> Option<T> {
+    let path = path.as_ref()?;
+    bind(path).map_err(|fault| faults.push(refused_path(key, path, &fault))).ok()
+}
+
+fn refused_path(key: &str, path: &Path, fault: &io::Error) -> String {
+    let advice = match fault.kind() {
+        io::ErrorKind::AlreadyExists => {
+            "it is not replaced, because it may be data: remove it, or take the path of a file that does not exist"
+        }
+        io::ErrorKind::AddrInUse => {
+            "a process receives there, perhaps a Datadog Agent of this node: take another path, in a directory of this pod"
+        }
+        io::ErrorKind::NotFound => "its directory must exist: mount an emptyDir there, in the app's container as well",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "its directory must be writable for the user of this container: mount an emptyDir there"
+        }
+        _ => "expected a path at which a Unix socket can be made",
+    };
+    format!("{key} = \"{}\": {fault}; {advice}", path.display())
 }
 
 fn refused(key: &str, address: &impl Display, fault: &io::Error) -> String {
@@ -67,6 +105,22 @@ fn refused(key: &str, address: &impl Display, fault: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_that_cannot_be_bound_names_its_key_and_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        for (name, advice) in [("file", "remove it"), ("no/dir/s", "emptyDir")] {
+            let mut faults = Vec::new();
+            let path = Some(dir.path().join(name));
+            let bound =
+                bind_path("statsd.socket", &path, |path| std::os::unix::net::UnixDatagram::bind(path), &mut faults);
+            assert!(bound.is_none());
+            assert!(faults[0].starts_with("statsd.socket = \"/"), "{faults:?}");
+            let kind = if name == "file" { io::ErrorKind::AlreadyExists } else { io::ErrorKind::NotFound };
+            assert!(refused_path("statsd.socket", dir.path(), &kind.into()).contains(advice));
+        }
+    }
 
     #[test]
     fn a_taken_port_names_its_key_and_the_way_out() {

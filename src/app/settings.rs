@@ -8,7 +8,7 @@ use crate::datadog::Policy;
 use crate::pipeline::plan;
 use crate::pipeline::words::Identity;
 use crate::sink::{Proxy, Secret, agent, intake, store};
-use crate::source::{puller, sampler};
+use crate::source::{puller, sampler, unix::UnixgramSource, unix_stream::UnixStreamSource};
 use crate::{detect, page};
 
 use super::bind::Bound;
@@ -118,6 +118,8 @@ pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -
         proc: config.watch.proc.clone(),
         statsd_ports: bound.statsd.iter().map(|source| source.local_addr().port()).collect(),
         own_socket_inodes: bound.statsd.iter().filter_map(|source| source.inode()).collect(),
+        unixgram_inode: bound.unixgram.as_ref().and_then(UnixgramSource::inode),
+        stream_clients: bound.unixstream.as_ref().map(UnixStreamSource::clients),
         pprof_port,
         ..sampler::Settings::default()
     }

@@ -16,7 +16,6 @@ pub(super) fn print(config: &Config, bound: &Bound) {
 
 fn text(config: &Config, bound: &Bound) -> String {
     let mut text = format!("oomwatch {}\n", env!("CARGO_PKG_VERSION"));
-    let statsd: Vec<_> = bound.statsd.iter().map(|source| source.local_addr().to_string()).collect();
     let mut line = |name: &str, words: &str| {
         let _ = writeln!(text, "  {name:<9}{words}");
     };
@@ -35,10 +34,22 @@ fn text(config: &Config, bound: &Bound) -> String {
     line("output", &output(config));
     line("watch", &watch(config));
     line("profiles", &profiles(config));
-    line("statsd", &format!("udp {}", statsd.join(", ")));
+    line("statsd", &statsd(bound));
     line("page", &format!("http://{}", bound.page.local_addr()));
     line("health", &format!("http://{}/metrics", bound.health.local_addr()));
     text
+}
+
+/// `udp ADDRESS, ADDRESS, unixgram PATH, unixstream PATH`, as far as they are bound.
+fn statsd(bound: &Bound) -> String {
+    let mut transports = Vec::new();
+    let udp: Vec<_> = bound.statsd.iter().map(|source| source.local_addr().to_string()).collect();
+    if !udp.is_empty() {
+        transports.push(format!("udp {}", udp.join(", ")));
+    }
+    transports.extend(bound.unixgram.as_ref().map(|source| format!("unixgram {}", source.path().display())));
+    transports.extend(bound.unixstream.as_ref().map(|source| format!("unixstream {}", source.path().display())));
+    transports.join(", ")
 }
 
 /// The kernel doubles what it grants and caps it by net.core.rmem_max; less than half of what was asked is worth saying.

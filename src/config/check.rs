@@ -74,6 +74,7 @@ pub(super) fn config(layers: &mut Layers, env: &BTreeMap<String, String>) -> Con
     };
     ranges(&config, layers);
     listeners(&config, layers);
+    sockets(&config, layers);
     pulling(&config, layers);
     left_out(&config, layers);
     mapping(&config, layers);
@@ -149,8 +150,9 @@ fn is_site(site: &str) -> bool {
 
 fn listeners(config: &Config, layers: &mut Layers) {
     let off_loopback = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
-    if config.statsd.listen.is_empty() {
-        layers.refuse("statsd.listen", "at least one address, such as [\"127.0.0.1:8125\"]");
+    if config.statsd.listen.is_empty() && config.statsd.socket.is_none() && config.statsd.stream_socket.is_none() {
+        layers
+            .refuse("statsd.listen", "at least one address, such as [\"127.0.0.1:8125\"], or a statsd.socket instead");
     }
     if config.statsd.listen.iter().any(off_loopback) && !config.statsd.non_local {
         let expected = "loopback addresses, such as [\"127.0.0.1:8125\"]; anyone who reaches another can send metrics as this \
@@ -166,6 +168,32 @@ fn listeners(config: &Config, layers: &mut Layers) {
     if page.port() == health.port() && page.port() != 0 && (page.ip() == health.ip() || health.ip().is_unspecified()) {
         layers.refuse("health.listen", "another port than page.listen, such as \"127.0.0.1:9464\"");
     }
+}
+
+/// A Unix socket's address holds 108 bytes, the last of which is zero.
+fn sockets(config: &Config, layers: &mut Layers) {
+    const LONGEST: usize = 107;
+    let (gram, stream) = (&config.statsd.socket, &config.statsd.stream_socket);
+    for (key, path) in [("statsd.socket", gram), ("statsd.stream_socket", stream)] {
+        let fits = |path: &PathBuf| {
+            path.is_absolute()
+                && path.file_name().is_some()
+                && path.as_os_str().len() <= LONGEST
+                && !ends_in_slash(path)
+        };
+        if !path.as_ref().is_none_or(fits) {
+            let expected = "the path of a file, of at most 107 bytes, such as \"/var/run/oomwatch/dsd.socket\"";
+            layers.refuse(key, expected);
+        }
+    }
+    if gram.is_some() && gram == stream {
+        let expected = "another path than statsd.socket, such as \"/var/run/oomwatch/dsd-stream.socket\"";
+        layers.refuse("statsd.stream_socket", expected);
+    }
+}
+
+fn ends_in_slash(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
 fn pulling(config: &Config, layers: &mut Layers) {
@@ -334,7 +362,9 @@ fn intake(config: &Config, layers: &mut Layers) {
 /// Refuses an Agent that is ourselves: what we send would come back to us, for ever.
 fn agent(config: &Config, address: &AgentAddress, layers: &mut Layers, env: &BTreeMap<String, String>) {
     let ourselves = match address {
-        AgentAddress::Unix(path) => config.statsd.socket.as_ref() == Some(path),
+        AgentAddress::Unix(path) => {
+            [&config.statsd.socket, &config.statsd.stream_socket].into_iter().flatten().any(|ours| ours == path)
+        }
         AgentAddress::Udp(host, port) => {
             let own = set(env, "POD_IP").is_some_and(|ip| ip == host);
             config.statsd.listen.iter().any(|listen| listen.port() == *port && reaches(host, listen.ip(), own))

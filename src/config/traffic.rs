@@ -24,16 +24,21 @@ section! {
     /// Where the app's metrics come in.
     Statsd in "statsd" {
         /// Addresses for DogStatsD over UDP. Both loopback addresses, because a client that resolves "localhost" to ::1 would
-        /// lose its metrics in silence otherwise. Port 0 takes a free one. Change it when the port is taken.
+        /// lose its metrics in silence otherwise. Port 0 takes a free one. Change it when the port is taken; [] for none, when
+        /// there is a Unix socket.
         listen: Vec<SocketAddr> = r#"["127.0.0.1:8125", "[::1]:8125"]"#,
-        /// Path of a Unix datagram socket to receive on as well; "" for none.
+        /// Path of a Unix datagram socket to receive on as well; "" for none. Its directory must be shared with the app
+        /// (an emptyDir mounted in both containers). At most 107 bytes. For apps that must lose nothing when we are slow: their
+        /// client learns that the socket is full.
         socket: Option<PathBuf> = r#""""#,
-        /// Path of a Unix stream socket (frames with a 4-byte little-endian length); "" for none.
+        /// Path of a Unix stream socket (frames with a 4-byte little-endian length), likewise; "" for none. At most 1,024
+        /// connections; more are closed and counted as connections.
         stream_socket: Option<PathBuf> = r#""""#,
         /// Asked of the kernel for each UDP socket: it holds what comes while we are not scheduled. The kernel may grant less
         /// (net.core.rmem_max); a start that got less says so. Raise it when datagrams are dropped as kernel_rcvbuf.
         receive_buffer: ByteSize = r#""4MiB""#,
-        /// The longest datagram, on all transports. The cut line of a longer one is dropped and counted. At most 64KiB.
+        /// The longest datagram, on all transports. The cut line of a longer one is dropped and counted; a longer
+        /// frame of a stream is dropped whole. At most 64KiB.
         max_datagram: ByteSize = r#""8KiB""#,
         /// Allows addresses off loopback in statsd.listen. Anyone who reaches them can then send metrics as this app.
         non_local: bool = "false",

@@ -40,15 +40,14 @@ pub(super) fn status(parts: &Snapshots) -> Vec<u8> {
             degraded.push(view);
         }
     }
+    let kernel = BTreeMap::from([("kernel_rcvbuf", watch.kernel_drops)]);
+    let mut dropped = sum(&sum(&statsd.dropped, &output.dropped), &kernel);
+    dropped.retain(|_, count| *count > 0);
     json(&Status {
         about: &parts.about,
         target: &watch.target,
         output: &output,
-        statsd: StatsdPart {
-            clients: watch.statsd_clients,
-            dropped: sum(&statsd.dropped, &output.dropped),
-            ..StatsdPart::clone(&statsd)
-        },
+        statsd: StatsdPart { clients: watch.statsd_clients, dropped, ..StatsdPart::clone(&statsd) },
         memory,
         identities: sum(&statsd.identities, &output.identities),
         degraded,

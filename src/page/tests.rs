@@ -129,6 +129,7 @@ fn watch_part(readings: u64) -> WatchPart {
     WatchPart {
         memory: MemoryView { rss_bytes: Some(7), ..Default::default() },
         statsd_clients: Some(312),
+        kernel_drops: 4,
         degraded: vec![degraded("pprof")],
         readings: Arc::new((1..=readings).map(point).collect()),
         ..Default::default()
@@ -192,7 +193,7 @@ async fn status_merges_what_the_parts_tell() {
     assert_eq!(status["target"], Value::Null);
     assert_eq!(status["output"]["mode"], "intake");
     assert_eq!(status["statsd"]["clients"], 312);
-    assert_eq!(status["statsd"]["dropped"], json!({"parse": 1, "queue_full": 5}));
+    assert_eq!(status["statsd"]["dropped"], json!({"kernel_rcvbuf": 4, "parse": 1, "queue_full": 5}));
     assert_eq!(status["identities"], json!({"I1": 0, "I3": 0}));
     assert_eq!(status["memory"]["state"], "learning");
     assert_eq!(status["memory"]["rss_bytes"], 7);

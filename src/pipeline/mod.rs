@@ -1,7 +1,7 @@
 //! The tasks that own state, and every message that passes between tasks, with the size of every queue.
 //!
 //! ```text
-//! source::udp ─────Batch──────▶ rollup ──Outgoing──▶ sink::{intake, agent, none}
+//! source::{udp,unix}─Batch────▶ rollup ──Outgoing──▶ sink::{intake, agent, none}
 //!                                 ▲ Vec<OwnMetric>         ▲ Outgoing::Urgent
 //! source::sampler ─Observation─▶ watch ──Finding──▶ investigate ──StoreRequest──▶ sink::store
 //!                 ◀──── Pace ────┘ ◀────Runtime─────  │  ▲
@@ -33,8 +33,9 @@ use crate::aggregate::Window;
 use crate::detect::{Change, Reading};
 use crate::statsd::{Event, ServiceCheck};
 
-/// Batches between a socket and the rollup. Full: the socket waits, the kernel buffers, and what the kernel drops is read
-/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`. A batch is 64 KiB, and 320 KiB if all datagrams are long.
+/// Batches between the sockets and the rollup. Full: the socket waits, the kernel buffers, and what the kernel drops is read
+/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`. On Unix sockets the sender waits, or gives up and knows it. A
+/// batch is 64 KiB, and at most 320 KiB where all datagrams are long.
 pub const BATCHES: usize = 32;
 
 /// Windows, events and checks on their way to the sink, which moves them to its own byte-bounded queue and never waits for
@@ -66,7 +67,18 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     /// Where each datagram ends in `bytes`, and what is known of it.
     pub datagrams: Vec<Datagram>,
-    home: Option<mpsc::Sender<Batch>>,
+    pub refused: Refused,
+    /// Where its buffers go once they are read.
+    pub home: Option<mpsc::Sender<Batch>>,
+}
+
+/// What a source did not take since its last batch. The rollup counts it, under the names of the fields' reasons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Frames of a stream longer than `statsd.max_datagram`: `frame_too_long`.
+    pub frames_too_long: u32,
+    /// Stream connections beyond the most that are held at once: `connections`.
+    pub connections: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +101,7 @@ impl Batch {
         self.bytes.clear();
         self.bytes.shrink_to(SPARE_BYTES);
         self.datagrams.clear();
+        self.refused = Refused::default();
         if let Some(home) = self.home.clone() {
             let _freed = home.try_send(self);
         }
@@ -100,6 +113,11 @@ impl Batch {
         let end = u32::try_from(self.bytes.len())
             .expect("a batch ends soon after 64 KiB, and a datagram has at most as much");
         self.datagrams.push(Datagram { end, truncated, port });
+    }
+
+    /// There is nothing in it for the rollup.
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty() && self.refused == Refused::default()
     }
 
     /// The datagrams with their bytes, in the order in which they came.
@@ -174,10 +192,10 @@ pub enum Gone {
     Unknown,
 }
 
-/// Live StatsD clients and what the kernel dropped, from `/proc/net`.
+/// Live StatsD clients and what the kernel dropped, from `/proc/net` and our stream socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// `None` where the tables cannot be read.
+    /// On all transports; `None` where one of them cannot be counted.
     pub clients: Option<u64>,
     /// The uid that holds most of them.
     pub uid: Option<u32>,

@@ -126,6 +126,7 @@ impl State {
 
     fn take_batch(&mut self, batch: &Batch) {
         let now = self.clock.now();
+        self.lost.add(batch.refused);
         for (datagram, bytes) in batch.iter() {
             self.datagrams += 1;
             self.senders.datagram(datagram.port);

@@ -153,6 +153,7 @@ impl Watch {
             }),
             memory: memory(seen, outlook),
             statsd_clients: seen.census.clients,
+            kernel_drops: seen.census.kernel_drops,
             degraded,
             readings: self.chart.points(),
         };

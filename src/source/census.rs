@@ -1,8 +1,11 @@
-//! Counts the live StatsD clients of the app, and what the kernel dropped at our sockets, from `/proc/net/udp{,6}`.
+//! Counts the live StatsD clients of the app, and what the kernel dropped at our sockets, from `/proc/net/udp{,6}`; the clients
+//! of our Unix datagram socket are counted by `unixgram`.
 //!
 //! A leaked client keeps its socket, and a connected socket is a row with our port as its remote one: so the table tells a leak
 //! of clients from mere churn, for every client library, without any right. The tables are shared by all in the pod, may have
 //! a hundred thousand rows when a leak is old, and are read as a stream up to [`MAX_ROWS`], with nothing kept per row.
+
+mod unixgram;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -28,17 +31,30 @@ pub struct Ours {
     pub ports: Vec<u16>,
     /// Our own sockets, left out of the count. Empty when unknown: then drops go by port alone.
     pub inodes: Vec<u64>,
+    /// Our Unix datagram socket.
+    pub unixgram: Option<u64>,
+    /// Open connections of our Unix stream socket, as its source counts them.
+    pub connections: Option<u64>,
 }
 
-/// Reads both tables below `proc`.
+/// Reads the tables below `proc`.
 pub fn take(proc: &Path, ours: &Ours) -> Census {
     let mut count = Count::default();
     for name in ["udp", "udp6"] {
-        if let Ok(file) = File::open(proc.join("net").join(name)) {
-            count.table(BufReader::with_capacity(64 * 1024, file), ours);
+        if let Some(table) = open(proc, name) {
+            count.table(table, ours);
         }
     }
-    count.census()
+    let census = count.census();
+    let unixgram = |inode| open(proc, "unix").and_then(|table| unixgram::clients(table, inode));
+    let transports =
+        [(!ours.ports.is_empty()).then_some(census.clients), ours.unixgram.map(unixgram), ours.connections.map(Some)];
+    // A part must not pass for all: where one transport cannot be counted, the sum is unknown.
+    Census { clients: transports.into_iter().flatten().sum(), ..census }
+}
+
+fn open(proc: &Path, table: &str) -> Option<BufReader<File>> {
+    File::open(proc.join("net").join(table)).ok().map(|file| BufReader::with_capacity(64 * 1024, file))
 }
 
 #[derive(Debug, Default)]
@@ -153,7 +169,7 @@ mod tests {
     }
 
     fn ours() -> Ours {
-        Ours { ports: vec![8125], inodes: vec![77] }
+        Ours { ports: vec![8125], inodes: vec![77], ..Ours::default() }
     }
 
     fn check(rows: &str, ours: &Ours, clients: u64, uid: Option<u32>, drops: u64) {
@@ -232,9 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn clients_of_all_transports_are_added_up() {
+        let fixture = Fixture::new();
+        fixture.write("proc/net/udp", &format!("{HEAD}{}", row("0100007F:D001", "0100007F:1FBD", 1000, 5, 0)));
+        fixture.write("proc/net/unix", "00000000e8dbbdd4: 00000006 00000000 00000000 0002 03 55 /dsd.socket\n");
+        let all = Ours { unixgram: Some(55), connections: Some(10), ..ours() };
+        assert_eq!(take(&fixture.proc(), &all).clients, Some(1 + 4 + 10));
+        assert_eq!(take(&fixture.proc(), &Ours { unixgram: Some(56), ..all }).clients, None);
+        let alone = Ours { connections: Some(0), ..Ours::default() };
+        assert_eq!(take(Path::new("/nowhere"), &alone).clients, Some(0));
+    }
+
+    #[test]
     fn the_kernels_own_table_shows_a_connected_socket() {
         let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let ours = Ours { ports: vec![server.local_addr().unwrap().port()], inodes: vec![] };
+        let ours = Ours { ports: vec![server.local_addr().unwrap().port()], ..Ours::default() };
         let before = take(Path::new("/proc"), &ours).clients.unwrap();
         let clients: Vec<_> = (0..3).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         clients.iter().for_each(|client| client.connect(server.local_addr().unwrap()).unwrap());

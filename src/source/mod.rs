@@ -5,8 +5,9 @@
 //! * [`process`]: figures of one process and its children from `/proc`
 //! * [`cgroup`]: the app's memory cgroup, v1, v2 or both: usage and limit
 //! * [`kill`]: how the target ended
-//! * [`census`]: live StatsD clients and kernel drops from `/proc/net/udp{,6}`
-//! * [`udp`], [`datagrams`]: raw datagrams in batches
+//! * [`census`]: live StatsD clients and kernel drops from `/proc/net/{udp,udp6,unix}`
+//! * [`udp`], [`datagrams`], [`unix`], [`unix_stream`]: raw datagrams, or frames of a stream, in batches
+//! * [`socket_file`]: the file of a Unix socket, from the bind to the removal
 //! * [`puller`], [`fetch`]: one profile at a time from the app's pprof endpoint
 
 pub mod census;
@@ -16,8 +17,12 @@ pub mod fetch;
 pub mod find;
 #[cfg(test)]
 mod fixture;
+mod frames;
 pub mod kill;
 pub mod process;
 pub mod puller;
 pub mod sampler;
+pub mod socket_file;
 pub mod udp;
+pub mod unix;
+pub mod unix_stream;

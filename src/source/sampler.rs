@@ -42,6 +42,10 @@ pub struct Settings {
     pub statsd_ports: Vec<u16>,
     /// Our StatsD sockets: no clients of ours, and the kernel's drops are read at them.
     pub own_socket_inodes: Vec<u64>,
+    /// Our Unix datagram socket: its row tells how many are connected to it.
+    pub unixgram_inode: Option<u64>,
+    /// Open connections of the Unix stream socket; its source writes, we read.
+    pub stream_clients: Option<watch::Receiver<u64>>,
     /// The port of `profile.url` when it is on the loopback: its owner is the app.
     pub pprof_port: Option<u16>,
 }
@@ -60,6 +64,8 @@ impl Default for Settings {
             cgroup_mount: PathBuf::from("/sys/fs/cgroup"),
             statsd_ports: vec![8125],
             own_socket_inodes: Vec::new(),
+            unixgram_inode: None,
+            stream_clients: None,
             pprof_port: Some(6060),
         }
     }

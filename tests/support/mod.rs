@@ -212,9 +212,28 @@ fn dechunk(head: &str, body: &str) -> String {
 }
 
 pub fn rss_bytes(pid: u32) -> u64 {
+    memory_bytes(pid, "VmRSS:")
+}
+
+/// Resident memory without the pages of the program itself, which come as its code is first run.
+pub fn anonymous_bytes(pid: u32) -> u64 {
+    memory_bytes(pid, "RssAnon:")
+}
+
+fn memory_bytes(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1_024
+}
+
+/// Open descriptors of a process.
+pub fn fds(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Lines as a frame of the Unix stream socket.
+pub fn frame(lines: &[u8]) -> Vec<u8> {
+    [&u32::try_from(lines.len()).unwrap().to_le_bytes(), lines].concat()
 }
 
 /// A sender of datagrams to a sidecar.

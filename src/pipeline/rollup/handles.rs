@@ -6,9 +6,10 @@ use metrics::{Counter, Gauge};
 
 use super::senders::{Counted, ReportedDrops};
 use crate::aggregate::{Reason, Stats};
+use crate::pipeline::Refused;
 use crate::telemetry;
 
-/// Losses between the aggregator and the sink; the reasons of the aggregator are in its [`Stats`].
+/// Losses before the aggregator and between it and the sink; its own reasons are in its [`Stats`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lost {
     /// Points of windows for which the queue to the sink had no place.
@@ -17,11 +18,26 @@ pub(super) struct Lost {
     pub(super) events_queue_full: u64,
     /// Points of the last window, when the sink was gone already.
     pub(super) shutdown: u64,
+    /// Frames of a stream longer than `statsd.max_datagram`.
+    frames_too_long: u64,
+    /// Stream connections closed because there were too many.
+    connections: u64,
 }
 
 impl Lost {
-    fn by_label(self) -> [(&'static str, u64); 3] {
-        [("queue_full", self.queue_full), ("events_queue_full", self.events_queue_full), ("shutdown", self.shutdown)]
+    pub(super) fn add(&mut self, refused: Refused) {
+        self.frames_too_long += u64::from(refused.frames_too_long);
+        self.connections += u64::from(refused.connections);
+    }
+
+    fn by_label(self) -> [(&'static str, u64); 5] {
+        [
+            ("queue_full", self.queue_full),
+            ("events_queue_full", self.events_queue_full),
+            ("shutdown", self.shutdown),
+            ("frame_too_long", self.frames_too_long),
+            ("connections", self.connections),
+        ]
     }
 }
 

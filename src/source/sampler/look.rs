@@ -211,6 +211,8 @@ impl Looker {
             let ours = census::Ours {
                 ports: self.settings.statsd_ports.clone(),
                 inodes: self.settings.own_socket_inodes.clone(),
+                unixgram: self.settings.unixgram_inode,
+                connections: self.settings.stream_clients.as_ref().map(|open| *open.borrow()),
             };
             let known_drops = self.census.kernel_drops;
             self.census = census::take(&self.settings.proc, &ours);

@@ -5,12 +5,14 @@
 //! with each call; a small step back keeps the open bucket, a large one begins anew.
 
 mod flush;
+mod known;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::contexts::{Class, Contexts};
 use super::identity::{self, Identity};
+use super::spelling::Spelling;
 use super::value::{Sample, sum_form};
 use super::{Form, Kind, Mode, Point, Reason, Settings, Stats, Window};
 use crate::statsd::{self, Event, Line, Message, ServiceCheck};
@@ -94,8 +96,19 @@ impl Aggregator {
 
     /// Takes one line without its line feed, whatever it holds.
     pub fn record_line(&mut self, now: f64, line: &[u8]) -> Taken {
-        match statsd::parse(line) {
-            Ok(Message::Metric(line)) => Taken::Metric(self.record(now, &line)),
+        match self.record_known(now, line) {
+            Some(recorded) => Taken::Metric(recorded),
+            None => self.record_parsed(now, line),
+        }
+    }
+
+    fn record_parsed(&mut self, now: f64, raw: &[u8]) -> Taken {
+        match statsd::parse(raw) {
+            Ok(Message::Metric(line)) => {
+                // Each second would be a spelling of its own.
+                let spelling = Spelling::cut(raw).filter(|_| line.timestamp.is_none()).map(|(spelling, _)| spelling);
+                Taken::Metric(self.record(now, &line, spelling))
+            }
             other => self.take_other(other),
         }
     }
@@ -124,17 +137,22 @@ impl Aggregator {
         }
     }
 
-    /// Takes one metric.
-    pub fn record(&mut self, now: f64, line: &Line<'_>) -> Recorded {
+    fn record(&mut self, now: f64, line: &Line<'_>, spelling: Option<Spelling<'_>>) -> Recorded {
         let mut numbers = std::mem::take(&mut self.numbers);
-        let recorded = self.record_values(now, line, &mut numbers);
+        let recorded = self.record_values(now, line, spelling, &mut numbers);
         numbers.truncate(1024);
         numbers.shrink_to(1024);
         self.numbers = numbers;
         recorded
     }
 
-    fn record_values(&mut self, now: f64, line: &Line<'_>, numbers: &mut Vec<f64>) -> Recorded {
+    fn record_values(
+        &mut self,
+        now: f64,
+        line: &Line<'_>,
+        spelling: Option<Spelling<'_>>,
+        numbers: &mut Vec<f64>,
+    ) -> Recorded {
         self.stats.lines += 1;
         if line.kind == Kind::Set {
             numbers.clear();
@@ -150,7 +168,7 @@ impl Aggregator {
                 self.stats.drop(reason, numbers.len() as u64);
                 Recorded::Dropped(reason)
             }
-            None => self.add_values(now, line, numbers),
+            None => self.add_values(now, line, spelling, numbers),
         }
     }
 
@@ -171,9 +189,9 @@ impl Aggregator {
         carries && age >= -NEWEST_SECONDS && (self.settings.historical || age <= OLDEST_SECONDS)
     }
 
-    fn add_values(&mut self, now: f64, line: &Line<'_>, numbers: &[f64]) -> Recorded {
+    fn add_values(&mut self, now: f64, line: &Line<'_>, spelling: Option<Spelling<'_>>, numbers: &[f64]) -> Recorded {
         self.roll(now);
-        let Some(slot) = self.contexts.find(line, now, &self.settings) else {
+        let Some(slot) = self.contexts.find(line, spelling, now, &self.settings) else {
             self.stats.drop(Reason::Filtered, numbers.len() as u64);
             return Recorded::Dropped(Reason::Filtered);
         };
@@ -221,7 +239,7 @@ impl Aggregator {
     /// The samples of a histogram once more, as a distribution. In no total of what the app sent; what finds no room is told.
     fn copy(&mut self, now: f64, line: &Line<'_>, numbers: &[f64]) {
         let line = Line { kind: Kind::Distribution, ..*line };
-        let Some(slot) = self.contexts.find(&line, now, &self.settings) else { return };
+        let Some(slot) = self.contexts.find(&line, None, now, &self.settings) else { return };
         let rate = line.rate.unwrap_or(1.0);
         for (number, text) in numbers.iter().zip(line.items()).filter(|(number, _)| number.is_finite()) {
             if self.add_sample(now, slot, Sample { number: *number, text, rate }).is_err() {

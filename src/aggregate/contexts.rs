@@ -1,16 +1,15 @@
 //! The contexts that are held now, and how a line finds its own.
 //!
-//! A line is looked up by its raw bytes first: one hash of name, type and tags as they came. Only a miss splits tags and
-//! looks for the same series under another spelling (tags in another order); the new spelling is then remembered as an
-//! *alias*. Aliases are a cache with a bound, never the truth: without one, a line is found the long way.
+//! A line is looked up by its spelling first. Only a miss splits tags and looks for the same series under another spelling
+//! (tags in another order); the new spelling is then remembered, see [`super::spelling`].
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::identity::Identity;
+use super::spelling::{Mark, SPELLING_BYTES, Spelling, Spellings};
 use super::value::Value;
 use super::{Context, Mode, Settings};
 use crate::statsd::Line;
@@ -19,7 +18,6 @@ use crate::statsd::Line;
 const OVERFLOW_NAMES: usize = 256;
 /// What a context costs beside its texts: entry, shared context, two table slots.
 const CONTEXT_BYTES: usize = size_of::<Entry>() + size_of::<Context>() + 32;
-const ALIAS_BYTES: usize = size_of::<Alias>() + 8;
 /// The slot of spellings whose name the settings leave out: remembered like any other, so that they cost one look.
 const LEFT_OUT: u32 = u32::MAX;
 
@@ -44,14 +42,7 @@ pub(super) struct Entry {
     /// Samples since the context was created.
     pub(super) samples: u64,
     hash: u64,
-    charge: usize,
-}
-
-#[derive(Debug)]
-struct Alias {
-    key: Box<[u8]>,
-    slot: u32,
-    last_seen: f64,
+    charge: u32,
 }
 
 /// Owned by the aggregator alone. Bounded by `max_contexts`, `max_bytes` and [`OVERFLOW_NAMES`]; our own contexts come from
@@ -59,35 +50,50 @@ struct Alias {
 #[derive(Debug, Default)]
 pub(super) struct Contexts {
     hasher: RandomState,
-    aliases: HashTable<Alias>,
+    spellings: Spellings,
     by_identity: HashTable<u32>,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     /// Contexts of class [`Class::App`]; what `max_contexts` bounds.
     app: usize,
     overflow: usize,
-    /// Bytes charged: contexts, aliases, and the values of the open window.
+    /// Bytes charged: contexts, spellings, and the values of the open window.
     pub(super) bytes: usize,
-    /// The line that is looked up, in one piece; kept for its capacity.
-    key: Vec<u8>,
+    /// A spelling of our own making; kept for its capacity.
+    made: Vec<u8>,
 }
 
 impl Contexts {
+    /// Slot and sample rate of a spelling that is known.
+    pub(super) fn recall(&mut self, spelling: Spelling<'_>, now: f64) -> Option<(u32, f64)> {
+        let mark = self.spellings.mark(spelling);
+        self.spellings.find(mark, now).filter(|(slot, _)| *slot != LEFT_OUT)
+    }
+
     /// The context of a line, created or folded when it is not known; `None` where the settings leave its name out.
-    pub(super) fn find(&mut self, line: &Line<'_>, now: f64, settings: &Settings) -> Option<u32> {
-        let mut key = std::mem::take(&mut self.key);
-        write_key(&mut key, line, settings.mode);
-        let slot = self.find_key(&key, line, now, settings);
-        self.key = key;
+    /// `spelling` is how it came, and `None` where that is no good to remember: with a second of its own.
+    pub(super) fn find(
+        &mut self,
+        line: &Line<'_>,
+        spelling: Option<Spelling<'_>>,
+        now: f64,
+        settings: &Settings,
+    ) -> Option<u32> {
+        let (mark, rate) = match spelling {
+            Some(spelling) => (self.spellings.mark(spelling), line.rate.unwrap_or(1.0)),
+            None => {
+                spell(&mut self.made, line, settings.mode);
+                (self.spellings.mark(Spelling { name: line.name, rest: &self.made }), 1.0)
+            }
+        };
+        let slot = match self.spellings.find(mark, now) {
+            Some((slot, _)) => slot,
+            None => self.find_identity(line, (mark, rate), now, settings),
+        };
         Some(slot).filter(|slot| *slot != LEFT_OUT)
     }
 
-    fn find_key(&mut self, key: &[u8], line: &Line<'_>, now: f64, settings: &Settings) -> u32 {
-        let hash = self.hasher.hash_one(key);
-        if let Some(alias) = self.aliases.find_mut(hash, |alias| *alias.key == *key) {
-            alias.last_seen = now;
-            return alias.slot;
-        }
+    fn find_identity(&mut self, line: &Line<'_>, (mark, rate): (Mark, f64), now: f64, settings: &Settings) -> u32 {
         let name = String::from_utf8_lossy(line.name);
         let tags = String::from_utf8_lossy(line.tags);
         let mapped = settings.mapper.map(&name);
@@ -96,7 +102,7 @@ impl Contexts {
         let slot = Identity::of_line(line, name, tags, settings)
             .map_or(LEFT_OUT, |identity| self.find_or_fold(identity, now, settings));
         if slot == LEFT_OUT || self.entry(slot).class != Class::Overflow {
-            self.remember(key, hash, slot, now, settings);
+            self.remember(mark, slot, rate, now, settings);
         }
         slot
     }
@@ -139,12 +145,12 @@ impl Contexts {
     }
 
     fn create(&mut self, identity: Identity<'_>, hash: u64, class: Class, now: f64, settings: &Settings) -> u32 {
-        let charge = CONTEXT_BYTES + identity.text_bytes();
+        let charge = u32::try_from(CONTEXT_BYTES + identity.text_bytes()).unwrap_or(u32::MAX);
         let context = Arc::new(identity.into_context());
         let value = Value::new(context.kind, settings.mode);
         let entry =
             Entry { context, class, value, last_seen: now, last_sampled: f64::NEG_INFINITY, samples: 0, hash, charge };
-        self.bytes += charge;
+        self.bytes += charge as usize;
         self.app += usize::from(class == Class::App);
         self.overflow += usize::from(class == Class::Overflow);
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -159,15 +165,12 @@ impl Contexts {
     }
 
     /// Remembers a spelling, unless spellings have become the attack.
-    fn remember(&mut self, key: &[u8], hash: u64, slot: u32, now: f64, settings: &Settings) {
-        let cost = key.len() + ALIAS_BYTES;
-        if self.bytes + cost > settings.max_bytes || self.aliases.len() >= 2 * settings.max_contexts {
+    fn remember(&mut self, mark: Mark, slot: u32, rate: f64, now: f64, settings: &Settings) {
+        if self.bytes + SPELLING_BYTES > settings.max_bytes || self.spellings.len() >= 2 * settings.max_contexts {
             return;
         }
-        self.bytes += cost;
-        let alias = Alias { key: key.into(), slot, last_seen: now };
-        let hasher = &self.hasher;
-        self.aliases.insert_unique(hash, alias, |alias| hasher.hash_one(&*alias.key));
+        self.bytes += SPELLING_BYTES;
+        self.spellings.remember(mark, slot, rate, now);
     }
 
     pub(super) fn entry(&self, slot: u32) -> &Entry {
@@ -190,22 +193,16 @@ impl Contexts {
         self.by_identity.len()
     }
 
-    /// Forgets the contexts that `keep` does not want, and spellings unused since `aliases_before`; gives memory back.
-    pub(super) fn retain(&mut self, aliases_before: f64, keep: impl Fn(&Entry) -> bool) {
+    /// Forgets the contexts that `keep` does not want, and spellings unused since `spellings_before`; gives memory back.
+    pub(super) fn retain(&mut self, spellings_before: f64, keep: impl Fn(&Entry) -> bool) {
         for slot in 0..self.entries.len() {
             if let Some(entry) = self.entries[slot].take_if(|entry| !keep(entry)) {
                 self.forget(slot as u32, &entry);
             }
         }
-        let Contexts { aliases, entries, bytes, .. } = self;
-        aliases.retain(|alias| {
-            let leads = alias.slot == LEFT_OUT || entries[alias.slot as usize].is_some();
-            let kept = alias.last_seen >= aliases_before && leads;
-            if !kept {
-                *bytes -= alias.key.len() + ALIAS_BYTES;
-            }
-            kept
-        });
+        let Contexts { spellings, entries, .. } = self;
+        let forgotten = spellings.retain(spellings_before, |slot| slot == LEFT_OUT || entries[slot as usize].is_some());
+        self.bytes -= forgotten * SPELLING_BYTES;
         self.shrink();
     }
 
@@ -213,7 +210,7 @@ impl Contexts {
         if let Ok(place) = self.by_identity.find_entry(entry.hash, |held| *held == slot) {
             place.remove();
         }
-        self.bytes -= entry.charge + entry.value.bytes();
+        self.bytes -= entry.charge as usize + entry.value.bytes();
         self.app -= usize::from(entry.class == Class::App);
         self.overflow -= usize::from(entry.class == Class::Overflow);
         self.free.push(slot);
@@ -221,10 +218,7 @@ impl Contexts {
 
     /// After a flood of short-lived contexts the tables would stay large for ever.
     fn shrink(&mut self) {
-        let Contexts { hasher, aliases, by_identity, entries, free, .. } = self;
-        if aliases.capacity() > 4 * aliases.len().max(64) {
-            aliases.shrink_to(aliases.len(), |alias| hasher.hash_one(&*alias.key));
-        }
+        let Contexts { by_identity, entries, free, .. } = self;
         while entries.last().is_some_and(Option::is_none) {
             entries.pop();
         }
@@ -239,17 +233,19 @@ impl Contexts {
     }
 }
 
-/// Name, tags and type, and the origin where it tells contexts apart. A line feed cannot stand in a line, so it separates.
-fn write_key(key: &mut Vec<u8>, line: &Line<'_>, mode: Mode) {
-    key.clear();
-    key.push(line.kind as u8);
-    key.extend_from_slice(line.name);
-    key.push(b'\n');
-    key.extend_from_slice(line.tags);
+/// What follows the values, as a client would write it, without rate and second: type, tags, and the origin where it tells
+/// contexts apart.
+fn spell(made: &mut Vec<u8>, line: &Line<'_>, mode: Mode) {
+    made.clear();
+    made.extend_from_slice(line.kind.wire().as_bytes());
+    if !line.tags.is_empty() {
+        made.extend_from_slice(b"|#");
+        made.extend_from_slice(line.tags);
+    }
     if mode == Mode::Agent {
-        for field in [line.local, line.external, line.cardinality] {
-            key.push(b'\n');
-            key.extend_from_slice(field);
+        for field in [line.local, line.external, line.cardinality].into_iter().filter(|field| !field.is_empty()) {
+            made.push(b'|');
+            made.extend_from_slice(field);
         }
     }
 }

@@ -9,6 +9,7 @@ mod lines;
 mod mapper;
 mod settings;
 mod sketch;
+mod spelling;
 mod stats;
 mod sum;
 mod value;

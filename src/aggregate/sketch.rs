@@ -2,7 +2,9 @@
 //!
 //! The keys must be the Agent's bit for bit, or percentiles jump when a service moves to us: `ln` and ties-to-even give
 //! exactly Go's, but the smallest normal value is Go's constant, because its `Pow` differs from ours in the last digits.
-//! While a window is open a key's count is one `u64`; it is cut into 16-bit bins when the window closes.
+//! While a window is open a key's count is one number; it is cut into 16-bit bins when the window closes.
+
+use super::Reason;
 
 /// `log1p(2/128)`.
 const LN_GAMMA: f64 = 0.015504186535965254;
@@ -13,7 +15,7 @@ const BIAS: f64 = 1338.0;
 const INFINITE_KEY: i16 = i16::MAX;
 /// `pkg/quantile/config.go`, defaultBinLimit.
 const MAX_KEYS: usize = 4096;
-const FULL: u64 = u16::MAX as u64;
+const FULL: u32 = u16::MAX as u32;
 
 /// One bin on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +51,11 @@ pub(super) fn key(value: f64) -> i16 {
 /// A sketch that is being filled.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filling {
-    /// Count by key, sorted; at most [`MAX_KEYS`].
-    keys: Vec<(i16, u64)>,
-    count: u64,
+    /// As in [`Sketch`].
+    bins: Vec<Bin>,
+    /// Different keys among them; at most [`MAX_KEYS`].
+    keys: usize,
+    count: u32,
     min: f64,
     max: f64,
     sum: f64,
@@ -59,66 +63,77 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    /// Adds one finite value seen at `rate`, or refuses it (`false`) where sum or average would not stay finite.
+    /// Adds one finite value seen at `rate`, or refuses it: where sum or average would not stay finite, and where four
+    /// billion samples a window are claimed.
     ///
     /// The count grows by a whole number, the sum by the exact one: so does the Agent's.
-    pub(super) fn add(&mut self, value: f64, rate: f64) -> bool {
+    pub(super) fn add(&mut self, value: f64, rate: f64) -> Result<(), Reason> {
         let weight = 1.0 / rate;
-        let n = (weight as u64).max(1);
-        let count = self.count.saturating_add(n);
+        let n = (weight as u32).max(1);
+        let count = self.count.checked_add(n).ok_or(Reason::Rate)?;
         let sum = self.sum + value * weight;
-        let avg = self.avg + (value - self.avg) * n as f64 / count as f64;
+        let avg = self.avg + (value - self.avg) * f64::from(n) / f64::from(count);
         if !sum.is_finite() || !avg.is_finite() {
-            return false;
+            return Err(Reason::Nan);
         }
         let first = self.count == 0;
         self.min = if first { value } else { self.min.min(value) };
         self.max = if first { value } else { self.max.max(value) };
         (self.count, self.sum, self.avg) = (count, sum, avg);
         self.insert(key(value), n);
-        true
+        Ok(())
     }
 
-    fn insert(&mut self, key: i16, n: u64) {
-        match self.keys.binary_search_by_key(&key, |bin| bin.0) {
-            Ok(at) => self.keys[at].1 = self.keys[at].1.saturating_add(n),
-            Err(at) => self.keys.insert(at, (key, n)),
+    fn insert(&mut self, key: i16, n: u32) {
+        let at = self.bins.partition_point(|bin| bin.key < key);
+        match self.bins.get_mut(at).filter(|bin| bin.key == key) {
+            // What is not full stands first.
+            Some(bin) if u32::from(bin.n) + n <= FULL => bin.n += n as u16,
+            Some(bin) => {
+                let sum = u32::from(bin.n) + n;
+                self.bins.splice(at..=at, cut(key, sum));
+            }
+            None => {
+                self.bins.splice(at..at, cut(key, n));
+                self.keys += 1;
+            }
         }
-        if self.keys.len() > MAX_KEYS {
-            let (_, lowest) = self.keys.remove(0);
-            self.keys[0].1 = self.keys[0].1.saturating_add(lowest);
+        if self.keys > MAX_KEYS {
+            self.join_lowest();
         }
     }
 
-    /// What it costs: its keys, and the bins that large counts will be cut into.
+    /// The count of the lowest key goes to the next one.
+    fn join_lowest(&mut self) {
+        let lowest = self.bins[0].key;
+        let end = self.bins.partition_point(|bin| bin.key == lowest);
+        let n = self.bins.drain(..end).map(|bin| u32::from(bin.n)).sum();
+        self.keys -= 1;
+        self.insert(self.bins[0].key, n);
+    }
+
     pub(super) fn bytes(&self) -> usize {
-        let cut = usize::try_from(self.count / FULL).unwrap_or(usize::MAX);
-        self.keys.len() * size_of::<(i16, u64)>() + cut.saturating_mul(size_of::<Bin>())
+        size_of_val(&*self.bins)
     }
 
     /// The most that [`add`](Filling::add) may add to [`bytes`](Filling::bytes).
     pub(super) fn cost(rate: f64) -> usize {
-        let cut = (1.0 / rate / FULL as f64) as usize + 1;
-        size_of::<(i16, u64)>() + cut.saturating_mul(size_of::<Bin>())
+        let full = (1.0 / rate / f64::from(FULL)) as usize;
+        (full + 2).saturating_mul(size_of::<Bin>())
     }
 
     /// `None` when there was no sample.
     pub(super) fn take(&mut self) -> Option<Sketch> {
-        let Filling { keys, count, min, max, sum, avg } = std::mem::take(self);
-        (count > 0).then(|| Sketch { bins: cut_into_bins(&keys), count, min, max, sum, avg })
+        let Filling { bins, count, min, max, sum, avg, .. } = std::mem::take(self);
+        (count > 0).then(|| Sketch { bins, count: u64::from(count), min, max, sum, avg })
     }
 }
 
-fn cut_into_bins(keys: &[(i16, u64)]) -> Vec<Bin> {
-    let mut bins = Vec::with_capacity(keys.len());
-    for (key, n) in keys {
-        let (rest, full) = (n % FULL, n / FULL);
-        if rest > 0 {
-            bins.push(Bin { key: *key, n: rest as u16 });
-        }
-        bins.extend((0..full).map(|_| Bin { key: *key, n: u16::MAX }));
-    }
-    bins
+/// A count in bins of 16 bits, the remainder first.
+fn cut(key: i16, n: u32) -> impl Iterator<Item = Bin> {
+    let (rest, full) = ((n % FULL) as u16, n / FULL);
+    let rest = (rest > 0).then_some(Bin { key, n: rest });
+    rest.into_iter().chain((0..full).map(move |_| Bin { key, n: u16::MAX }))
 }
 
 #[cfg(test)]
@@ -129,7 +144,7 @@ mod tests {
     fn fill(values: impl IntoIterator<Item = f64>) -> Sketch {
         let mut filling = Filling::default();
         for value in values {
-            assert!(filling.add(value, 1.0));
+            assert_eq!(filling.add(value, 1.0), Ok(()));
         }
         filling.take().expect("it has samples")
     }
@@ -215,7 +230,7 @@ mod tests {
     #[test]
     fn a_rate_weighs_whole_in_bins_and_exactly_in_the_sum() {
         let mut filling = Filling::default();
-        assert!(filling.add(10.0, 0.3));
+        assert_eq!(filling.add(10.0, 0.3), Ok(()));
         let sketch = filling.take().unwrap();
         assert_eq!((pairs(&sketch), sketch.count), (vec![(1487, 3)], 3));
         assert_eq!((sketch.sum, sketch.avg), (10.0 * (1.0 / 0.3), 10.0));
@@ -224,10 +239,14 @@ mod tests {
     #[test]
     fn what_would_not_stay_finite_is_refused() {
         let mut filling = Filling::default();
-        assert!(filling.add(f64::MAX, 1.0));
-        assert!(!filling.add(f64::MAX, 1.0));
-        assert!(!filling.add(f64::MIN, 1.0));
+        assert_eq!(filling.add(f64::MAX, 1.0), Ok(()));
+        assert_eq!(filling.add(f64::MAX, 1.0), Err(Reason::Nan));
+        assert_eq!(filling.add(f64::MIN, 1.0), Err(Reason::Nan));
         assert_eq!(filling.take().map(|sketch| sketch.count), Some(1));
         assert_eq!(filling.take(), None);
+        while filling.add(1.0, 1e-8).is_ok() {}
+        assert_eq!(filling.add(1.0, 1e-8), Err(Reason::Rate));
+        let sketch = filling.take().expect("it has samples");
+        assert_eq!(sketch.bins.iter().map(|bin| u64::from(bin.n)).sum::<u64>(), sketch.count);
     }
 }

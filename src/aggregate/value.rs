@@ -29,6 +29,7 @@ pub(super) struct Sample<'a> {
     pub(super) rate: f64,
 }
 
+/// Boxed where it is large: three contexts out of four are counters and gauges.
 #[derive(Debug)]
 pub(super) enum Value {
     Counter {
@@ -36,18 +37,26 @@ pub(super) enum Value {
         seen: bool,
     },
     Gauge(Option<f64>),
-    Set {
-        members: HashSet<Box<[u8]>, RandomState>,
-        raw: bool,
-        bytes: usize,
-    },
-    Histogram(Histogram),
-    Sketch(Filling),
-    /// Agent mode: packs of one sample rate each.
-    Raw {
-        packs: Vec<(f64, String)>,
-        bytes: usize,
-    },
+    Set(Box<Members>),
+    Histogram(Box<Histogram>),
+    Sketch(Box<Filling>),
+    /// Agent mode.
+    Raw(Box<Packs>),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    texts: HashSet<Box<[u8]>, RandomState>,
+    /// Agent mode: the members themselves go out.
+    raw: bool,
+    bytes: usize,
+}
+
+/// Samples as they came, one pack a sample rate.
+#[derive(Debug, Default)]
+pub(super) struct Packs {
+    packs: Vec<(f64, String)>,
+    bytes: usize,
 }
 
 /// When and how a window closes.
@@ -66,10 +75,10 @@ impl Value {
         match (kind, mode) {
             (Kind::Counter, _) => Value::Counter { sum: Sum::default(), seen: false },
             (Kind::Gauge, _) => Value::Gauge(None),
-            (Kind::Set, _) => Value::Set { members: HashSet::default(), raw: mode == Mode::Agent, bytes: 0 },
-            (_, Mode::Agent) => Value::Raw { packs: Vec::new(), bytes: 0 },
-            (Kind::Histogram | Kind::Timing, Mode::Intake) => Value::Histogram(Histogram::default()),
-            (Kind::Distribution, Mode::Intake) => Value::Sketch(Filling::default()),
+            (Kind::Set, _) => Value::Set(Box::new(Members { raw: mode == Mode::Agent, ..Members::default() })),
+            (_, Mode::Agent) => Value::Raw(Box::default()),
+            (Kind::Histogram | Kind::Timing, Mode::Intake) => Value::Histogram(Box::default()),
+            (Kind::Distribution, Mode::Intake) => Value::Sketch(Box::default()),
         }
     }
 
@@ -85,12 +94,12 @@ impl Value {
                 *last = Some(sample.number);
                 Ok(())
             }
-            Value::Set { members, bytes, .. } => add_member(members, bytes, sample.text, room),
+            Value::Set(members) => members.add(sample.text, room),
             Value::Histogram(_) if room < SAMPLE_BYTES => Err(Reason::Memory),
             Value::Histogram(histogram) => finite(histogram.add(sample.number, 1.0 / sample.rate)),
             Value::Sketch(_) if room < Filling::cost(sample.rate) => Err(Reason::Memory),
-            Value::Sketch(sketch) => finite(sketch.add(sample.number, sample.rate)),
-            Value::Raw { packs, bytes } => add_raw(packs, bytes, sample, room),
+            Value::Sketch(sketch) => sketch.add(sample.number, sample.rate),
+            Value::Raw(packs) => packs.add(sample, room),
         }
     }
 
@@ -98,7 +107,8 @@ impl Value {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Value::Counter { .. } | Value::Gauge(_) => 0,
-            Value::Set { bytes, .. } | Value::Raw { bytes, .. } => *bytes,
+            Value::Set(members) => members.bytes,
+            Value::Raw(packs) => packs.bytes,
             Value::Histogram(histogram) => histogram.bytes(),
             Value::Sketch(sketch) => sketch.bytes(),
         }
@@ -116,17 +126,13 @@ impl Value {
             Value::Gauge(last) => {
                 out.points.extend(last.take().map(|value| gauge_point(context, "", value, closing)));
             }
-            Value::Set { members, raw: false, bytes } => {
-                let count = std::mem::take(members).len();
-                *bytes = 0;
-                if count > 0 {
-                    out.points.push(gauge_point(context, "", count as f64, closing));
+            Value::Set(members) => {
+                let texts = members.take();
+                if members.raw {
+                    out.raw.extend(texts.into_iter().map(|member| raw_samples(context, 1.0, &member)));
+                } else if !texts.is_empty() {
+                    out.points.push(gauge_point(context, "", texts.len() as f64, closing));
                 }
-            }
-            Value::Set { members, raw: true, bytes } => {
-                let members = std::mem::take(members);
-                *bytes = 0;
-                out.raw.extend(members.into_iter().map(|member| raw_samples(context, 1.0, &member)));
             }
             Value::Histogram(histogram) => {
                 if let Some(summary) = histogram.take() {
@@ -141,9 +147,8 @@ impl Value {
                     sketch,
                 }));
             }
-            Value::Raw { packs, bytes } => {
-                let packs = std::mem::take(packs);
-                *bytes = 0;
+            Value::Raw(packs) => {
+                let packs = std::mem::take(&mut **packs).packs;
                 out.raw.extend(packs.into_iter().map(|(rate, values)| RawSamples {
                     context: Arc::clone(context),
                     sample_rate: rate,
@@ -158,40 +163,44 @@ fn finite(added: bool) -> Result<(), Reason> {
     if added { Ok(()) } else { Err(Reason::Nan) }
 }
 
-fn add_member(
-    members: &mut HashSet<Box<[u8]>, RandomState>,
-    bytes: &mut usize,
-    member: &[u8],
-    room: usize,
-) -> Result<(), Reason> {
-    if members.contains(member) {
-        return Ok(());
+impl Members {
+    fn add(&mut self, member: &[u8], room: usize) -> Result<(), Reason> {
+        if self.texts.contains(member) {
+            return Ok(());
+        }
+        let cost = member.len() + MEMBER_BYTES;
+        if cost > room {
+            return Err(Reason::Memory);
+        }
+        self.texts.insert(member.into());
+        self.bytes += cost;
+        Ok(())
     }
-    let cost = member.len() + MEMBER_BYTES;
-    if cost > room {
-        return Err(Reason::Memory);
+
+    fn take(&mut self) -> HashSet<Box<[u8]>, RandomState> {
+        self.bytes = 0;
+        std::mem::take(&mut self.texts)
     }
-    members.insert(member.into());
-    *bytes += cost;
-    Ok(())
 }
 
-fn add_raw(packs: &mut Vec<(f64, String)>, bytes: &mut usize, sample: Sample<'_>, room: usize) -> Result<(), Reason> {
-    let text = String::from_utf8_lossy(sample.text);
-    let open = packs.iter_mut().rev().take(OPEN_PACKS).find(|(rate, _)| *rate == sample.rate);
-    let cost = text.len() + if open.is_some() { 1 } else { PACK_BYTES };
-    if cost > room {
-        return Err(Reason::Memory);
-    }
-    *bytes += cost;
-    match open {
-        Some((_, values)) => {
-            values.push(':');
-            values.push_str(&text);
+impl Packs {
+    fn add(&mut self, sample: Sample<'_>, room: usize) -> Result<(), Reason> {
+        let text = String::from_utf8_lossy(sample.text);
+        let open = self.packs.iter_mut().rev().take(OPEN_PACKS).find(|(rate, _)| *rate == sample.rate);
+        let cost = text.len() + if open.is_some() { 1 } else { PACK_BYTES };
+        if cost > room {
+            return Err(Reason::Memory);
         }
-        None => packs.push((sample.rate, text.into_owned())),
+        self.bytes += cost;
+        match open {
+            Some((_, values)) => {
+                values.push(':');
+                values.push_str(&text);
+            }
+            None => self.packs.push((sample.rate, text.into_owned())),
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn close_histogram(context: &Arc<Context>, summary: &Summary, closing: Closing<'_>, out: &mut Window) {

@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 pub use rollup::Rollup;
@@ -35,8 +35,9 @@ use crate::detect::{Change, Reading};
 use crate::statsd::{Event, ServiceCheck};
 
 /// Batches between the sockets and the rollup. Full: the socket waits, the kernel buffers, and what the kernel drops is read
-/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`. On Unix sockets the sender waits, or gives up and knows it.
-pub const BATCHES: usize = 64;
+/// back from `/proc/net/udp` and counted as `kernel_rcvbuf`. On Unix sockets the sender waits, or gives up and knows it. A
+/// batch is 64 KiB, and at most 320 KiB where all datagrams are long.
+pub const BATCHES: usize = 32;
 
 /// Windows, events and checks on their way to the sink, which moves them to its own byte-bounded queue and never waits for
 /// the network before taking the next. Full: the newest is dropped and its points counted as `queue_full`.
@@ -58,6 +59,9 @@ pub const PULLS: usize = 1;
 /// Requests to the profile store. Full: the asker waits; the page gives up by its own time limit.
 pub const STORE: usize = 8;
 
+/// What a batch keeps of its room when it is given back.
+const SPARE_BYTES: usize = 128 * 1024;
+
 /// Raw datagrams as they came, back to back. Parsing happens in the rollup.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -65,6 +69,8 @@ pub struct Batch {
     /// Where each datagram ends in `bytes`, and what is known of it.
     pub datagrams: Vec<Datagram>,
     pub refused: Refused,
+    /// Where its buffers go once they are read.
+    pub home: Option<mpsc::Sender<Batch>>,
 }
 
 /// What a source did not take since its last batch. The rollup counts it, under the names of the fields' reasons.
@@ -86,6 +92,22 @@ pub struct Datagram {
 }
 
 impl Batch {
+    /// An empty one whose buffers can be used again.
+    pub fn at_home(home: mpsc::Sender<Batch>) -> Batch {
+        Batch { home: Some(home), ..Batch::default() }
+    }
+
+    /// Back to its source with what was read of it; freed where the source has enough of them.
+    pub fn give_back(mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(SPARE_BYTES);
+        self.datagrams.clear();
+        self.refused = Refused::default();
+        if let Some(home) = self.home.clone() {
+            let _freed = home.try_send(self);
+        }
+    }
+
     /// Appends one datagram, or one frame of a stream.
     pub fn push(&mut self, bytes: &[u8], truncated: bool, port: u16) {
         self.bytes.extend_from_slice(bytes);

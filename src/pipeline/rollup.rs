@@ -63,7 +63,10 @@ impl Rollup {
         loop {
             tokio::select! {
                 batch = batches.recv() => match batch {
-                    Some(batch) => state.take_batch(&batch),
+                    Some(batch) => {
+                        state.take_batch(&batch);
+                        batch.give_back();
+                    }
                     None => break,
                 },
                 Some(metrics) = own.recv() => state.take_own(&metrics),

@@ -1,9 +1,10 @@
 //! One UDP socket: datagrams in, batches of raw bytes out. Parsing happens elsewhere.
 //!
-//! A wakeup costs more than a datagram (4.8 against 1.0 µs of our time at 50,000 a second, and it costs the sender too), so
-//! after a short read the task naps for a millisecond and lets the kernel's buffer collect the next batch. When the rollup
-//! is behind, the socket is not read: the kernel buffers, and what it then drops is read back elsewhere by this socket's
-//! inode.
+//! A wakeup costs more than a datagram (4.8 against 1.0 µs of our time at 50,000 a second, and it costs the sender too).
+//! While datagrams are few the kernel tells of each. As soon as they are many the socket is taken off the poller, which would
+//! go on waking us for every single one, and is read after naps, in which the kernel's buffer collects the next batch. When
+//! the rollup is behind, the socket is not read: the kernel buffers, and what it then drops is read back elsewhere by this
+//! socket's inode.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,22 +12,32 @@ use std::time::Duration;
 
 use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::pipeline::{Batch, Datagram};
+use super::datagrams::{Read, Slots};
+use crate::pipeline::Batch;
 
 /// A batch is sent when it holds this much, so that `pipeline::BATCHES` of them stay at a few MiB.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
 pub(super) const BATCH_DATAGRAMS: usize = 512;
-/// Fewer datagrams than this in one go: there is time for a nap.
-const SHORT_READ: usize = 32;
+/// Buffers of read batches that wait to be filled again; any more are freed.
+const SPARE_BATCHES: usize = 4;
+/// This many in one read, a nap after the one before, are many.
+const MANY: usize = 4;
 const NAP: Duration = Duration::from_millis(1);
 /// A nap needs a buffer that holds what comes meanwhile: at 256 KiB about a hundred datagrams of 1 KB.
 const NAP_BUFFER: usize = 256 * 1024;
+/// With this much more of it (as the kernel counts) a nap among many may last another millisecond …
+const LONGER_BUFFER: usize = 2 * 1024 * 1024;
+/// … up to this.
+const LONGEST_NAP: Duration = Duration::from_millis(4);
+/// Naps in a row that bring nothing: no longer many.
+const EMPTY_NAPS: u32 = 8;
 /// After the stop: an app that ends at the same time still flushes its client. Until this much silence …
 pub(super) const QUIET: Duration = Duration::from_millis(500);
 /// … and never longer than this.
@@ -38,7 +49,7 @@ pub(super) const WARN_EVERY: Duration = Duration::from_secs(60);
 /// A bound socket. [`run`](UdpSource::run) is its task.
 #[derive(Debug)]
 pub struct UdpSource {
-    socket: UdpSocket,
+    socket: Socket,
     local_addr: SocketAddr,
     receive_buffer_bytes: usize,
     max_datagram: usize,
@@ -49,7 +60,7 @@ impl UdpSource {
     /// `net.core.rmem_max` without a word, see [`receive_buffer_bytes`](UdpSource::receive_buffer_bytes).
     ///
     /// # Errors
-    /// When the address is in use or not ours, or outside a tokio runtime.
+    /// When the address is in use or not ours.
     pub fn bind(addr: SocketAddr, receive_buffer_bytes: usize, max_datagram: usize) -> io::Result<UdpSource> {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if addr.is_ipv6() {
@@ -60,8 +71,7 @@ impl UdpSource {
         let receive_buffer_bytes = socket.recv_buffer_size()?;
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
-        let local_addr = socket.local_addr()?;
+        let local_addr = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         Ok(UdpSource { socket, local_addr, receive_buffer_bytes, max_datagram: max_datagram.max(1) })
     }
 
@@ -83,104 +93,136 @@ impl UdpSource {
     /// Reads until `stop`, then drains. No error of the socket ends it; a closed channel does.
     pub async fn run(self, out: mpsc::Sender<Batch>, stop: CancellationToken) {
         let naps = self.receive_buffer_bytes >= NAP_BUFFER;
-        let mut reader = Reader::new(&self.socket, self.max_datagram);
-        loop {
+        let mut reader = Reader::new(&self.socket, self.max_datagram, out);
+        let ended = loop {
             tokio::select! {
-                () = stop.cancelled() => break,
-                () = reader.readable() => {}
+                () = stop.cancelled() => break Ok(()),
+                read = reader.read_few(naps) => if read.is_err() { break read },
             }
-            let Ok(permit) = out.reserve().await else { return };
-            let batch = reader.read();
-            let nap = naps && batch.datagrams.len() < SHORT_READ;
-            if !batch.datagrams.is_empty() {
-                permit.send(batch);
+            if let Err(closed) = reader.read_many(nap_among_many(self.receive_buffer_bytes), &stop).await {
+                break Err(closed);
             }
-            if nap {
-                sleep(NAP).await;
-            }
-        }
-        drain(reader, &out).await;
-    }
-}
-
-/// Reads on until nothing came for [`QUIET`], at most for [`DRAIN`].
-async fn drain(mut reader: Reader<'_>, out: &mpsc::Sender<Batch>) {
-    let end = Instant::now() + DRAIN;
-    let mut quiet_at = Instant::now() + QUIET;
-    while timeout_at(quiet_at.min(end), reader.readable()).await.is_ok() && Instant::now() < end {
-        let Ok(permit) = out.reserve().await else { return };
-        let batch = reader.read();
-        if !batch.datagrams.is_empty() {
-            permit.send(batch);
-            quiet_at = Instant::now() + QUIET;
+        };
+        if ended.is_ok() {
+            // Nobody is left to be told when the channel closes now.
+            let _ = reader.drain().await;
         }
     }
 }
 
-/// The socket with the one buffer that every datagram is received into.
+fn nap_among_many(receive_buffer_bytes: usize) -> Duration {
+    NAP.saturating_mul((receive_buffer_bytes / LONGER_BUFFER) as u32).clamp(NAP, LONGEST_NAP)
+}
+
+/// The rollup is gone.
+struct Closed;
+
+/// The socket with what it is read through.
 struct Reader<'a> {
-    socket: &'a UdpSocket,
-    /// One byte longer than a datagram may be: a longer one shows itself by filling it.
-    buffer: Vec<u8>,
-    /// Reading pauses until then, after an error.
-    paused_until: Option<Instant>,
+    socket: &'a Socket,
+    slots: Slots,
+    out: mpsc::Sender<Batch>,
+    /// Where read batches come back, and what they are given to come back by.
+    spare: mpsc::Receiver<Batch>,
+    home: mpsc::Sender<Batch>,
     warned_at: Option<Instant>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(socket: &'a UdpSocket, max_datagram: usize) -> Reader<'a> {
-        Reader { socket, buffer: vec![0; max_datagram + 1], paused_until: None, warned_at: None }
+    fn new(socket: &'a Socket, max_datagram: usize, out: mpsc::Sender<Batch>) -> Reader<'a> {
+        let (home, spare) = mpsc::channel(SPARE_BATCHES);
+        Reader { socket, slots: Slots::new(max_datagram), out, spare, home, warned_at: None }
     }
 
-    /// Cancel-safe: nothing is taken from the socket here.
-    async fn readable(&mut self) {
-        if let Some(until) = self.paused_until {
-            sleep_until(until).await;
-            self.paused_until = None;
-        }
-        if let Err(error) = self.socket.readable().await {
-            self.note(&error);
-        }
-    }
-
-    /// Everything that waits, up to the size of a batch.
-    fn read(&mut self) -> Batch {
-        let mut batch = Batch::default();
-        while batch.bytes.len() < BATCH_BYTES && batch.datagrams.len() < BATCH_DATAGRAMS {
-            match self.socket.try_recv_from(&mut self.buffer) {
-                Ok((length, from)) => self.append(&mut batch, length, from.port()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An ICMP answer to something sent from this port, a signal: the datagrams behind it are as good as ever.
-                Err(error) => {
-                    self.note(&error);
-                    break;
-                }
+    /// Reads as the kernel tells, until there are many and `naps` are allowed. Cancel-safe: what is read is sent at once.
+    async fn read_few(&mut self, naps: bool) -> Result<(), Closed> {
+        // On the poller for as long as this lasts.
+        let told = match self.socket.try_clone().and_then(|socket| UdpSocket::from_std(socket.into())) {
+            Ok(told) => told,
+            Err(error) => return self.stumble(&error).await,
+        };
+        loop {
+            if let Err(error) = told.readable().await {
+                return self.stumble(&error).await;
+            }
+            let read = self.read().await?;
+            if read.datagrams == 0 {
+                // By its own word only: it forgets that it was readable.
+                let _ = told.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+            }
+            if naps && read.datagrams >= MANY {
+                return Ok(());
+            }
+            if naps && read.datagrams > 0 {
+                sleep(NAP).await;
             }
         }
-        batch
     }
 
-    fn append(&self, batch: &mut Batch, length: usize, port: u16) {
-        let max = self.buffer.len() - 1;
-        batch.bytes.extend_from_slice(&self.buffer[..length.min(max)]);
-        let end =
-            u32::try_from(batch.bytes.len()).expect("a batch is sent at 64 KiB, and a datagram has at most as much");
-        batch.datagrams.push(Datagram { end, truncated: length > max, port });
+    /// Reads after naps, until several bring nothing.
+    async fn read_many(&mut self, nap: Duration, stop: &CancellationToken) -> Result<(), Closed> {
+        let mut empty = 0;
+        while empty < EMPTY_NAPS && !stop.is_cancelled() {
+            let read = self.read().await?;
+            empty = if read.datagrams == 0 { empty + 1 } else { 0 };
+            if read.emptied {
+                sleep(nap).await;
+            }
+        }
+        Ok(())
     }
 
-    fn note(&mut self, error: &io::Error) {
+    /// Reads on until nothing came for [`QUIET`], at most for [`DRAIN`].
+    async fn drain(&mut self) -> Result<(), Closed> {
+        let end = Instant::now() + DRAIN;
+        let mut quiet_at = Instant::now() + QUIET;
+        while Instant::now() < quiet_at.min(end) {
+            if self.read().await?.datagrams > 0 {
+                quiet_at = Instant::now() + QUIET;
+            }
+            sleep(NAP).await;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits, up to the size of a batch. An ICMP answer to something sent from this port, a signal: the datagrams
+    /// behind an error are as good as ever.
+    async fn read(&mut self) -> Result<Read, Closed> {
+        let permit = self.out.reserve().await.map_err(|_| Closed)?;
+        let mut batch = self.spare.try_recv().unwrap_or_else(|_| Batch::at_home(self.home.clone()));
+        let read = self.slots.fill(self.socket, &mut batch);
+        if batch.datagrams.is_empty() {
+            drop(permit);
+            batch.give_back();
+        } else {
+            permit.send(batch);
+        }
+        match read {
+            Ok(read) => Ok(read),
+            Err(error) => {
+                self.stumble(&error).await?;
+                Ok(Read { datagrams: 1, emptied: false })
+            }
+        }
+    }
+
+    async fn stumble(&mut self, error: &io::Error) -> Result<(), Closed> {
         let now = Instant::now();
-        self.paused_until = Some(now + AFTER_ERROR);
         if self.warned_at.is_none_or(|at| now - at >= WARN_EVERY) {
             self.warned_at = Some(now);
             warn!(%error, "receiving from the StatsD socket failed; reading goes on");
         }
+        sleep(AFTER_ERROR).await;
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout_at;
+
     use super::*;
+    use crate::pipeline::Datagram;
 
     struct Bench {
         sender: std::net::UdpSocket,
@@ -238,6 +280,42 @@ mod tests {
         let received: Vec<(usize, bool)> =
             bench.receive(6).await.iter().map(|(datagram, bytes)| (bytes.len(), datagram.truncated)).collect();
         assert_eq!(received, [(99, false), (100, false), (100, true), (100, true), (0, false), (1, false)]);
+    }
+
+    #[tokio::test]
+    async fn many_then_silence_then_one_are_all_read() {
+        let mut bench = start("127.0.0.1:0", 8192, 64);
+        for n in 0..3 {
+            for m in 0..1000 {
+                bench.sender.send(format!("a:{n}.{m}|c").as_bytes()).unwrap();
+            }
+            let received = bench.receive(1000).await;
+            assert_eq!(received[999].1, format!("a:{n}.999|c").as_bytes());
+            // Longer than the empty naps after which it waits for the kernel's word again.
+            sleep(2 * EMPTY_NAPS * LONGEST_NAP).await;
+            bench.sender.send(b"a:1|c").unwrap();
+            assert_eq!(bench.receive(1).await.len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_given_back_is_filled_again() {
+        let mut bench = start("127.0.0.1:0", 8192, 64);
+        let mut places = std::collections::HashSet::new();
+        for _ in 0..20 {
+            bench.sender.send(b"a:1|c").unwrap();
+            let batch = bench.batches.recv().await.unwrap();
+            assert_eq!((batch.bytes.as_slice(), batch.datagrams.len()), (&b"a:1|c"[..], 1));
+            places.insert(batch.bytes.as_ptr());
+            batch.give_back();
+        }
+        assert!(places.len() <= SPARE_BATCHES, "{} buffers", places.len());
+    }
+
+    #[test]
+    fn naps_are_as_long_as_the_buffer_allows() {
+        let nap = |mib: usize| nap_among_many(mib << 20).as_millis();
+        assert_eq!([0, 1, 4, 8, 64].map(nap), [1, 1, 2, 4, 4]);
     }
 
     #[tokio::test]

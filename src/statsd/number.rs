@@ -3,33 +3,41 @@
 //! Rust reads an overflowing literal as infinity where Go reports an error, so a literal with digits in it that comes out
 //! infinite is refused here. Go's hexadecimal floats and `1_000` are refused too: no client sends them.
 
-/// Longest run of digits that fits a `u64`, and an `f64` exactly, without a check.
+/// Longest run of digits that an `f64` holds exactly; a whole number that is no longer, divided by a power of ten that is
+/// exact as well, is rounded once, as the float parser would.
 const EXACT_DIGITS: usize = 15;
+const TENS: [f64; EXACT_DIGITS + 1] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
 /// A float, `inf` and `nan` included: whoever stores it decides about those. `None` for anything else.
 pub(crate) fn number(text: &[u8]) -> Option<f64> {
-    if let Some(integer) = short_integer(text) {
-        return Some(integer);
+    if let Some(value) = short_decimal(text) {
+        return Some(value);
     }
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     let out_of_range = value.is_infinite() && text.iter().any(u8::is_ascii_digit);
     (!out_of_range).then_some(value)
 }
 
-/// Most values are small whole numbers; they need neither a UTF-8 check nor the float parser.
-fn short_integer(text: &[u8]) -> Option<f64> {
-    if text.is_empty() || text.len() > EXACT_DIGITS {
+/// Most values are short: digits with at most one point among them. They need neither a UTF-8 check nor the float parser.
+fn short_decimal(text: &[u8]) -> Option<f64> {
+    if text.len() > EXACT_DIGITS + 1 {
         return None;
     }
-    let mut value = 0u64;
+    let (mut value, mut digits, mut decimals) = (0u64, 0, None);
     for byte in text {
         let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
+        if digit <= 9 {
+            value = value * 10 + u64::from(digit);
+            digits += 1;
+        } else if *byte == b'.' && decimals.is_none() {
+            decimals = Some(digits);
+        } else {
             return None;
         }
-        value = value * 10 + u64::from(digit);
     }
-    Some(value as f64)
+    let after = digits - decimals.unwrap_or(digits);
+    (1..=EXACT_DIGITS).contains(&digits).then(|| value as f64 / TENS[after])
 }
 
 /// Whole Unix seconds, at least 1.
@@ -40,7 +48,16 @@ pub(crate) fn seconds(text: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn the_short_way_reads_what_the_float_parser_reads(text in "[0-9]{0,9}[.]?[0-9]{0,9}") {
+            prop_assert_eq!(number(text.as_bytes()).map(f64::to_bits), text.parse::<f64>().ok().map(f64::to_bits));
+        }
+    }
 
     #[test]
     fn numbers_follow_go_but_for_hex_and_underscores() {

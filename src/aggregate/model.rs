@@ -94,6 +94,7 @@ impl Pencil {
             let value = sample.values.last().map_or(0.0, |value| f64::from(*value));
             if sample.kind < 2 && (-3_600..=600).contains(&after) {
                 self.stamped.insert(key(now + after), value);
+                self.pass(now);
             }
             return;
         }

@@ -233,7 +233,8 @@ impl Looker {
 }
 
 impl Watched {
-    /// Looks again at what changes seldom: children, cgroup membership, and the name, which an exec changes.
+    /// Looks again at what changes seldom: children, cgroup membership, and what an exec changes: the name, and the user. An
+    /// entrypoint that begins as root and drops its rights opens its cgroup to us only then, with its kill counter.
     fn refresh(&mut self, settings: &Settings, at: Duration) {
         if settings.tree {
             self.children = children(&settings.proc, &self.held);
@@ -242,7 +243,8 @@ impl Watched {
             self.target.name = name;
         }
         let membership = self.held.text("cgroup", 64 * 1024).unwrap_or_default();
-        if membership != self.membership && !membership.is_empty() {
+        let moved = membership != self.membership && !membership.is_empty();
+        if moved || self.memory.is_err() {
             self.membership = membership;
             self.memory = cgroup::resolve(&self.held, &settings.proc, &settings.cgroup_mount);
             self.witness = Witness::open(&self.held, self.memory.as_ref().ok(), &settings.proc, at);
@@ -251,8 +253,9 @@ impl Watched {
 
     /// Reads the cgroup, and looks for it again when it has moved.
     fn cgroup_figures(&mut self, settings: &Settings, total: u64) -> Option<Figures> {
-        let figures = self.memory.as_ref().ok().and_then(|memory| memory.figures(&self.held, total));
-        if figures.is_none() && self.memory != Err(Unreachable::Denied) {
+        let memory = self.memory.as_ref().ok()?;
+        let figures = memory.figures(&self.held, total);
+        if figures.is_none() {
             self.memory = cgroup::resolve(&self.held, &settings.proc, &settings.cgroup_mount);
         }
         figures

@@ -146,6 +146,23 @@ fn a_cgroup_that_opens_later_still_tells_the_kill() {
     assert_eq!(looker.look(at(2)).gone, Some(Gone::OomKilled));
 }
 
+/// Between its kill and its end a process stands in the root cgroup, without memory.
+#[test]
+fn a_dying_process_does_not_take_its_kill_counter_with_it() {
+    let fixture = pod();
+    let mut looker = Looker::new(settings(&fixture));
+    looker.look(at(0));
+    fixture.write(&format!("{INSIDE}/memory.events"), "oom_kill 1\n");
+    fixture.write("proc/10/cgroup", "0::/\n");
+    fixture.write("proc/10/mountinfo", "1 0 0:1 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+    fixture.write("proc/10/root/sys/fs/cgroup/memory.stat", "active_file 0\n");
+    fixture.status(10, 10001, 10001, 0, 0, 1);
+    let dying = looker.look(at(1));
+    assert_eq!((dying.rss_bytes, dying.reading.memory_bytes, dying.gone), (None, None, None));
+    fixture.remove("proc/10");
+    assert_eq!(looker.look(at(2)).gone, Some(Gone::OomKilled));
+}
+
 #[test]
 fn a_kill_is_told_once_and_the_next_life_follows() {
     let fixture = pod();

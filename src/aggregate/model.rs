@@ -96,6 +96,7 @@ impl Pencil {
                 // Whatever is taken tells the time.
                 self.pass(now);
                 self.stamped.insert(key(now + after), value);
+                self.pass(now);
             }
             return;
         }

@@ -9,8 +9,11 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use oomwatch::datadog::Endpoint;
+use serde_json::Value;
+use support::decode::{decode, decoder};
 use support::intake::{FakeIntake, Seen};
-use support::{Sidecar, sender, wait_for};
+use support::{Sidecar, have, sender, wait_for};
 use tokio::time::Instant;
 
 const SAMPLES: u64 = 100_000;
@@ -136,6 +139,40 @@ async fn every_sample_reaches_the_intake_exactly() {
     .await
     .unwrap();
     check(&sent, &intake);
+    decode_all(&sent, &intake);
+}
+
+/// Every body of the run, read by Datadog's own protobuf module: it reads as many series and the same sums as our fake does.
+fn decode_all(sent: &Sent, intake: &FakeIntake) {
+    let Ok(decoder) = decoder() else {
+        assert!(!have("go", "the bodies of the run in Datadog's protobuf module"), "go is there and gave no decoder");
+        return;
+    };
+    let seen = intake.seen();
+    let bodies: Vec<(Endpoint, &[u8])> = seen
+        .accepted()
+        .filter_map(|request| match request.path.as_str() {
+            "/api/v2/series" => Some((Endpoint::Series, &request.raw[..])),
+            "/api/beta/sketches" => Some((Endpoint::Sketches, &request.raw[..])),
+            _ => None,
+        })
+        .collect();
+    let read = decode(&decoder, &bodies);
+    assert_eq!(read.len(), bodies.len());
+    let items: Vec<&Value> = read.iter().filter_map(Value::as_array).flatten().collect();
+    assert_eq!(items.len(), seen.series().len() + seen.sketches().len(), "items read by Datadog's types");
+    let total: f64 = items.iter().filter(|item| item["metric"] == "sampled").map(|item| sum(item)).sum();
+    assert_eq!(total.round(), sent.counters["sampled"], "a counter's sum as Datadog's types read it");
+    let samples = items.iter().filter(|item| item["metric"].as_str().is_some_and(|name| name.starts_with("latency")));
+    let count: u64 =
+        samples.flat_map(|item| item["dogsketches"].as_array()).flatten().filter_map(|it| it["cnt"].as_u64()).sum();
+    assert_eq!(count, sent.sketches.values().map(|sketch| sketch.0).sum::<u64>(), "the sketches' counts");
+}
+
+/// A rate series' points times its interval.
+fn sum(series: &Value) -> f64 {
+    let points = series["points"].as_array().into_iter().flatten();
+    points.filter_map(|point| point["value"].as_f64()).sum::<f64>() * series["interval"].as_f64().unwrap_or(1.0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

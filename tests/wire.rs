@@ -3,9 +3,12 @@
 //! The decoder is `tests/decode`, built once into `target/`. Without Go the test says so and proves nothing.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says where it broke by its line")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "support/decode.rs"]
+mod decode;
+
 use std::sync::Arc;
+
+use decode::{decode, decoder};
 
 use oomwatch::aggregate::{Bin, Context, Form, Host, Kind, Point, Sketch, SketchPoint, Window};
 use oomwatch::datadog::{Encoder, EncoderSettings, Endpoint, split};
@@ -37,36 +40,6 @@ fn window() -> Window {
         sketches: vec![SketchPoint { context: context("latency", Host::Default, "a:b"), timestamp: NOW, sketch }],
         ..Window::default()
     }
-}
-
-/// The decoder's binary, or why there is none.
-fn decoder() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("decode");
-    let built =
-        Command::new("go").arg("build").arg("-o").arg(&binary).arg(".").current_dir(root.join("tests/decode")).output();
-    match built {
-        Err(error) => Err(format!("go cannot be run: {error}")),
-        Ok(output) if output.status.success() => Ok(binary),
-        Ok(output) => panic!("go build of tests/decode failed: {}", String::from_utf8_lossy(&output.stderr)),
-    }
-}
-
-fn decode(decoder: &Path, bodies: &[(Endpoint, &[u8])]) -> Vec<Value> {
-    let dir = tempfile::tempdir().unwrap();
-    let files: Vec<PathBuf> = bodies
-        .iter()
-        .enumerate()
-        .map(|(n, (endpoint, body))| {
-            let file =
-                dir.path().join(format!("{n}.{}", if *endpoint == Endpoint::Series { "series" } else { "sketches" }));
-            std::fs::write(&file, body).unwrap();
-            file
-        })
-        .collect();
-    let output = Command::new(decoder).args(&files).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]

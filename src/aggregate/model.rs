@@ -93,6 +93,8 @@ impl Pencil {
         if let Some(after) = sample.timestamp {
             let value = sample.values.last().map_or(0.0, |value| f64::from(*value));
             if sample.kind < 2 && (-3_600..=600).contains(&after) {
+                // Whatever is taken tells the time.
+                self.pass(now);
                 self.stamped.insert(key(now + after), value);
                 self.pass(now);
             }

@@ -159,7 +159,10 @@ impl Watch {
     async fn judge(&mut self, seen: &Observation) {
         let changes = self.detectors.observe(&seen.reading);
         let figures = figures(seen, self.detectors.outlook());
-        let _closed = self.wires.findings.send(Finding::Figures(figures)).await;
+        // Without a figure the last one stands: what is quoted is where memory was, not that it could not be read.
+        if figures.memory_bytes > 0 {
+            let _closed = self.wires.findings.send(Finding::Figures(figures)).await;
+        }
         for change in changes {
             let _closed = self.wires.findings.send(Finding::Alert(change)).await;
         }

@@ -68,6 +68,12 @@ impl Witness {
         kills
     }
 
+    /// Whether a kill was counted in the held cgroup just now.
+    pub fn saw_kill(&mut self, at: Duration) -> bool {
+        self.look(at);
+        self.cgroup.rose_before(at)
+    }
+
     /// The end, seen at `at`. `was_near` tells that the last reading stood close to the limit: with a kill somewhere on the
     /// machine at the same time, that is taken for this one.
     pub fn verdict(&mut self, at: Duration, was_near: bool) -> Gone {

@@ -6,7 +6,7 @@
 //! * [`cgroup`]: the app's memory cgroup, v1, v2 or both: usage and limit
 //! * [`kill`]: how the target ended
 //! * [`census`]: live StatsD clients and kernel drops from `/proc/net/{udp,udp6,unix}`
-//! * [`udp`], [`datagrams`], [`unix`], [`unix_stream`]: raw datagrams, or frames of a stream, in batches
+//! * [`udp`], `datagrams`, [`unix`], [`unix_stream`]: raw datagrams, or frames of a stream, in batches
 //! * [`socket_file`]: the file of a Unix socket, from the bind to the removal
 //! * [`puller`], [`fetch`]: one profile at a time from the app's pprof endpoint
 

@@ -182,7 +182,9 @@ impl Looker {
         let figures = watched.cgroup_figures(&self.settings, self.total);
         let usage = watched.children.iter().fold(watched.held.usage(), |sum, child| sum.plus(child.usage()));
         let (limit_bytes, limit_source) = limit(&self.settings, figures.as_ref(), self.total);
-        let memory_bytes = watched.memory_bytes(figures.as_ref(), &usage);
+        // On its way out a process has no memory any more and is not yet a zombie: that is no figure of its life.
+        let exiting = usage.rss_bytes == Some(0);
+        let memory_bytes = watched.memory_bytes(figures.as_ref(), &usage).filter(|_| !exiting);
         if let (Some(memory), Some(limit)) = (memory_bytes, limit_bytes) {
             watched.near = memory as f64 >= NEAR * limit as f64;
         }
@@ -198,7 +200,7 @@ impl Looker {
                 ..Reading::default()
             },
             target: Some(watched.target.clone()),
-            rss_bytes: usage.rss_bytes,
+            rss_bytes: usage.rss_bytes.filter(|_| !exiting),
             working_set_bytes: figures.and_then(|figures| figures.working_set_bytes),
             oom_kills: watched.witness.look(at),
             limit_source,
@@ -233,7 +235,8 @@ impl Looker {
 }
 
 impl Watched {
-    /// Looks again at what changes seldom: children, cgroup membership, and the name, which an exec changes.
+    /// Looks again at what changes seldom: children, cgroup membership, and what an exec changes: the name, and the user. An
+    /// entrypoint that begins as root and drops its rights opens its cgroup to us only then, with its kill counter.
     fn refresh(&mut self, settings: &Settings, at: Duration) {
         if settings.tree {
             self.children = children(&settings.proc, &self.held);
@@ -242,17 +245,31 @@ impl Watched {
             self.target.name = name;
         }
         let membership = self.held.text("cgroup", 64 * 1024).unwrap_or_default();
-        if membership != self.membership && !membership.is_empty() {
+        let moved = membership != self.membership && !membership.is_empty();
+        if moved || self.memory.is_err() {
+            self.follow(membership, settings, at);
+        }
+    }
+
+    /// Takes hold of the cgroup that the target is in now, with its kill counter. A process that is being killed is moved to the
+    /// root cgroup before it is a zombie, for a few milliseconds: then only the counter that is held already can tell its end.
+    fn follow(&mut self, membership: String, settings: &Settings, at: Duration) {
+        let fresh = cgroup::resolve(&self.held, &settings.proc, &settings.cgroup_mount);
+        let dying = self.witness.saw_kill(at);
+        if fresh.is_ok() && !dying {
             self.membership = membership;
-            self.memory = cgroup::resolve(&self.held, &settings.proc, &settings.cgroup_mount);
-            self.witness = Witness::open(&self.held, self.memory.as_ref().ok(), &settings.proc, at);
+            self.witness = Witness::open(&self.held, fresh.as_ref().ok(), &settings.proc, at);
+            self.memory = fresh;
+        } else if self.memory.is_err() {
+            self.memory = fresh;
         }
     }
 
     /// Reads the cgroup, and looks for it again when it has moved.
     fn cgroup_figures(&mut self, settings: &Settings, total: u64) -> Option<Figures> {
-        let figures = self.memory.as_ref().ok().and_then(|memory| memory.figures(&self.held, total));
-        if figures.is_none() && self.memory != Err(Unreachable::Denied) {
+        let memory = self.memory.as_ref().ok()?;
+        let figures = memory.figures(&self.held, total);
+        if figures.is_none() {
             self.memory = cgroup::resolve(&self.held, &settings.proc, &settings.cgroup_mount);
         }
         figures

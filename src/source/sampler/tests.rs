@@ -129,8 +129,38 @@ fn one_failed_read_of_the_cgroup_leaves_a_gap_and_no_jump() {
     fixture.remove("proc/10/root");
     assert_eq!(memory(&mut looker, 1), None);
     app(&fixture, 1000);
-    assert_eq!(memory(&mut looker, 2), Some(100 * MIB + 4096), "the cgroup is found again after this look");
-    assert_eq!(memory(&mut looker, 3), Some(137 * MIB));
+    assert_eq!(memory(&mut looker, 2), Some(137 * MIB), "the cgroup is found again");
+}
+
+/// An entrypoint that begins as root and drops its rights: at first its cgroup is closed to us, and with it the kill counter.
+#[test]
+fn a_cgroup_that_opens_later_still_tells_the_kill() {
+    let fixture = pod();
+    fixture.remove("proc/10/root");
+    let mut looker = Looker::new(settings(&fixture));
+    assert_eq!(looker.look(at(0)).oom_kills, None);
+    app(&fixture, 1000);
+    assert_eq!(looker.look(at(1)).oom_kills, Some(0));
+    fixture.write(&format!("{INSIDE}/memory.events"), "oom_kill 1\n");
+    fixture.remove("proc/10");
+    assert_eq!(looker.look(at(2)).gone, Some(Gone::OomKilled));
+}
+
+/// Between its kill and its end a process stands in the root cgroup, without memory.
+#[test]
+fn a_dying_process_does_not_take_its_kill_counter_with_it() {
+    let fixture = pod();
+    let mut looker = Looker::new(settings(&fixture));
+    looker.look(at(0));
+    fixture.write(&format!("{INSIDE}/memory.events"), "oom_kill 1\n");
+    fixture.write("proc/10/cgroup", "0::/\n");
+    fixture.write("proc/10/mountinfo", "1 0 0:1 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+    fixture.write("proc/10/root/sys/fs/cgroup/memory.stat", "active_file 0\n");
+    fixture.status(10, 10001, 10001, 0, 0, 1);
+    let dying = looker.look(at(1));
+    assert_eq!((dying.rss_bytes, dying.reading.memory_bytes, dying.gone), (None, None, None));
+    fixture.remove("proc/10");
+    assert_eq!(looker.look(at(2)).gone, Some(Gone::OomKilled));
 }
 
 #[test]

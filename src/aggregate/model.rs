@@ -96,7 +96,6 @@ impl Pencil {
                 // Whatever is taken tells the time.
                 self.pass(now);
                 self.stamped.insert(key(now + after), value);
-                self.pass(now);
             }
             return;
         }

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::{EX_CONFIG, logging, settings};
 use crate::app::{self, Ended};
+use crate::sys;
 
 /// Two, whatever the node has: without a CPU limit the runtime would take a thread for each of its cores.
 const WORKERS: usize = 2;
@@ -23,6 +24,7 @@ pub fn run(path: Option<&Path>, end_with_parent: bool) -> ExitCode {
     if let Err(fault) = logging::init(loaded.config.log.level, loaded.config.log.format) {
         return failed(&format!("set up the log: {fault}"));
     }
+    sys::use_one_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(4)

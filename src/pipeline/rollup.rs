@@ -23,13 +23,15 @@ use tokio::time::{Instant, sleep};
 use super::{Batch, Outgoing, OwnMetric, WallClock};
 use crate::aggregate::{Aggregator, Stats, Taken, points_in};
 use crate::snapshot::{OutputPart, StatsdPart, TopContexts, TopName};
-use crate::{statsd, telemetry};
+use crate::{statsd, sys, telemetry};
 use clock::Clock;
 use handles::{Handles, Lost, dropped};
 use senders::Senders;
 
 /// How often the snapshot is renewed at least.
 const PUBLISH: Duration = Duration::from_secs(1);
+/// How often free memory goes back to the kernel: between two flushes, because a flush frees most.
+const GIVE_BACK_SECONDS: f64 = 20.0;
 /// Names that the snapshot lists of either order.
 const TOP_NAMES: usize = 100;
 
@@ -94,6 +96,8 @@ struct State {
     flush_every: f64,
     /// Unix seconds of the clock.
     next_flush: f64,
+    /// When memory was last given back, likewise.
+    gave_back: f64,
     own_metrics: bool,
     datagrams: u64,
     lost: Lost,
@@ -121,6 +125,7 @@ impl State {
             clock,
             flush_every: flush_every.as_secs_f64().max(0.01),
             next_flush: f64::INFINITY,
+            gave_back: f64::NEG_INFINITY,
             own_metrics,
             datagrams: 0,
             lost: Lost::default(),
@@ -181,6 +186,9 @@ impl State {
         } else if now >= self.next_flush {
             self.plan_flush(now);
             self.flush(now);
+        } else if (now - self.gave_back).abs() >= GIVE_BACK_SECONDS {
+            self.gave_back = now;
+            sys::give_memory_back();
         }
         self.publish();
     }

@@ -35,14 +35,36 @@ pub(super) struct Entry {
     pub(super) context: Arc<Context>,
     pub(super) class: Class,
     pub(super) value: Value,
-    /// When a sample last came, timestamped ones included.
-    pub(super) last_seen: f64,
-    /// When a sample last went into a window: what zeros are counted from.
-    pub(super) last_sampled: f64,
+    /// When a sample last came, timestamped ones included; see [`whole_second`].
+    pub(super) last_seen: u32,
+    /// When a sample last went into a window, likewise: what zeros are counted from. 0 before the first.
+    pub(super) last_sampled: u32,
     /// Samples since the context was created.
     pub(super) samples: u64,
-    hash: u64,
-    charge: u32,
+    /// Half of its hash: see [`place`].
+    hash: u32,
+}
+
+/// Unix seconds, rounded up: later than a whole second exactly where the time itself is.
+pub(super) fn whole_second(now: f64) -> u32 {
+    now.ceil() as u32
+}
+
+/// Where a context stands in the table, told by the half of its hash that is kept. The table looks at the lowest bits and at
+/// the seven highest.
+fn place(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+fn place_of(entries: &[Option<Entry>], slot: u32) -> u64 {
+    entries[slot as usize].as_ref().map_or(0, |entry| place(entry.hash))
+}
+
+impl Entry {
+    /// What it costs beside its value.
+    fn charge(&self) -> usize {
+        CONTEXT_BYTES + self.context.text_bytes()
+    }
 }
 
 /// Owned by the aggregator alone. Bounded by `max_contexts`, `max_bytes` and [`OVERFLOW_NAMES`]; our own contexts come from
@@ -139,18 +161,17 @@ impl Contexts {
         self.known(hash, &unnamed).unwrap_or_else(|| self.create(unnamed, hash, Class::Overflow, now, settings))
     }
 
-    fn known(&self, hash: u64, identity: &Identity<'_>) -> Option<u32> {
+    fn known(&self, hash: u32, identity: &Identity<'_>) -> Option<u32> {
         let is_it = |slot: &u32| identity.is(&self.entry(*slot).context);
-        self.by_identity.find(hash, is_it).copied()
+        self.by_identity.find(place(hash), is_it).copied()
     }
 
-    fn create(&mut self, identity: Identity<'_>, hash: u64, class: Class, now: f64, settings: &Settings) -> u32 {
-        let charge = u32::try_from(CONTEXT_BYTES + identity.text_bytes()).unwrap_or(u32::MAX);
-        let context = Arc::new(identity.into_context());
-        let value = Value::new(context.kind, settings.mode);
-        let entry =
-            Entry { context, class, value, last_seen: now, last_sampled: f64::NEG_INFINITY, samples: 0, hash, charge };
-        self.bytes += charge as usize;
+    fn create(&mut self, identity: Identity<'_>, hash: u32, class: Class, now: f64, settings: &Settings) -> u32 {
+        let context = Arc::new(identity.context());
+        let value = Value::new(context.kind(), settings.mode);
+        let last_seen = whole_second(now);
+        let entry = Entry { context, class, value, last_seen, last_sampled: 0, samples: 0, hash };
+        self.bytes += entry.charge();
         self.app += usize::from(class == Class::App);
         self.overflow += usize::from(class == Class::Overflow);
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -159,8 +180,7 @@ impl Contexts {
         });
         self.entries[slot as usize] = Some(entry);
         let entries = &self.entries;
-        self.by_identity
-            .insert_unique(hash, slot, |slot| entries[*slot as usize].as_ref().map_or(0, |entry| entry.hash));
+        self.by_identity.insert_unique(place(hash), slot, |slot| place_of(entries, *slot));
         slot
     }
 
@@ -207,10 +227,10 @@ impl Contexts {
     }
 
     fn forget(&mut self, slot: u32, entry: &Entry) {
-        if let Ok(place) = self.by_identity.find_entry(entry.hash, |held| *held == slot) {
+        if let Ok(place) = self.by_identity.find_entry(place(entry.hash), |held| *held == slot) {
             place.remove();
         }
-        self.bytes -= entry.charge as usize + entry.value.bytes();
+        self.bytes -= entry.charge() + entry.value.bytes();
         self.app -= usize::from(entry.class == Class::App);
         self.overflow -= usize::from(entry.class == Class::Overflow);
         self.free.push(slot);
@@ -227,8 +247,7 @@ impl Contexts {
         }
         free.retain(|slot| (*slot as usize) < entries.len());
         if by_identity.capacity() > 4 * by_identity.len().max(64) {
-            let hash = |slot: &u32| entries[*slot as usize].as_ref().map_or(0, |entry| entry.hash);
-            by_identity.shrink_to(by_identity.len(), hash);
+            by_identity.shrink_to(by_identity.len(), |slot| place_of(entries, *slot));
         }
     }
 }

@@ -56,4 +56,15 @@ mod tests {
         assert!(before > after + (20 << 20), "{before} {after}");
         assert_eq!(kept.iter().flatten().count(), 1_000);
     }
+
+    #[test]
+    fn a_large_block_goes_back_when_it_is_freed_also_the_second_time() {
+        set_up_heap();
+        drop(std::hint::black_box(vec![1_u8; 24 << 20]));
+        let block = std::hint::black_box(vec![1_u8; 24 << 20]);
+        let before = resident();
+        drop(block);
+        let after = resident();
+        assert!(before > after + (12 << 20), "{before} {after}");
+    }
 }

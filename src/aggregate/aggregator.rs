@@ -294,7 +294,7 @@ impl Aggregator {
         self.roll(now);
         let kind = if count { Kind::Counter } else { Kind::Gauge };
         let identity = Identity::own(kind, name, tag, &self.settings);
-        let slot = self.contexts.find_own(identity, now, &self.settings);
+        let slot = self.contexts.find_own(&identity, now, &self.settings);
         self.contexts.entry_mut(slot).last_seen = whole_second(now);
         // A sum past the range of f64 is the only refusal that is left, and nobody counts that far.
         let _ = self.add_sample(now, slot, Sample { number: value, text: b"", rate: 1.0 });

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oomwatch::aggregate::{Context, Form, Host, Kind, Point, RawSamples, Window};
+use oomwatch::aggregate::{Context, Form, Host, Kind, Point, RawSamples, Suffix, Window};
 use oomwatch::pipeline::Outgoing;
 use oomwatch::sink::agent::{Agent, Settings};
 use oomwatch::snapshot::OutputPart;
@@ -19,20 +19,14 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(20);
 
 fn context(kind: Kind, name: &str) -> Arc<Context> {
-    Arc::new(Context {
-        kind,
-        name: name.into(),
-        host: Host::Default,
-        tags: "service:worker,env:test".into(),
-        origin: "".into(),
-    })
+    Arc::new(Context::new(kind, name, Host::Default, "service:worker,env:test", ""))
 }
 
 /// What 10 s at 5,000 samples a second leave: 500 counters, and 50,000 distribution samples in 1,000 contexts.
 fn window() -> Window {
     let point = |n: u32| Point {
         context: context(Kind::Counter, &format!("counter.{n}")),
-        suffix: "",
+        suffix: Suffix::None,
         form: Form::Count,
         value: 7.0,
         timestamp: 0,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use intake::{FakeIntake, Fault};
-use oomwatch::aggregate::{Bin, Context, Form, Host, Kind, Point, Sketch, SketchPoint, Window};
+use oomwatch::aggregate::{Bin, Context, Form, Host, Kind, Point, Sketch, SketchPoint, Suffix, Window};
 use oomwatch::pipeline::{Outgoing, wall_clock};
 use oomwatch::sink::intake::{Intake, KeyState, Settings};
 use oomwatch::sink::{Proxy, Secret};
@@ -78,13 +78,7 @@ fn now() -> i64 {
 }
 
 fn context(name: &str) -> Arc<Context> {
-    Arc::new(Context {
-        kind: Kind::Counter,
-        name: name.into(),
-        host: Host::Default,
-        tags: "a:b".into(),
-        origin: "".into(),
-    })
+    Arc::new(Context::new(Kind::Counter, name, Host::Default, "a:b", ""))
 }
 
 /// `n` counters named `c0`, `c1`, … of 3 each.
@@ -92,7 +86,7 @@ fn window(n: u64) -> Window {
     let points = (0..n)
         .map(|n| Point {
             context: context(&format!("c{n}")),
-            suffix: "",
+            suffix: Suffix::None,
             form: Form::Count,
             value: 3.0,
             timestamp: now(),

@@ -24,7 +24,7 @@ pub fn run(path: Option<&Path>, end_with_parent: bool) -> ExitCode {
     if let Err(fault) = logging::init(loaded.config.log.level, loaded.config.log.format) {
         return failed(&format!("set up the log: {fault}"));
     }
-    sys::use_one_heap();
+    sys::set_up_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(4)

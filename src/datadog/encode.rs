@@ -104,9 +104,9 @@ impl Encoder {
 fn series(point: &Point, hostname: Option<&str>, accepted: Accepted) -> Result<(MetricSeries, bool), Refused> {
     rules::finite(&[point.value])?;
     accepted.time(point.timestamp)?;
-    let metric = rules::name(&point.context, point.suffix)?;
+    let metric = rules::name(&point.context, point.suffix.text())?;
     let (tags, cut) = rules::tags(point.context.tags());
-    let host = host(&point.context.host, hostname);
+    let host = host(point.context.host(), hostname);
     let form = match point.form {
         Form::Gauge => MetricType::Gauge,
         Form::Rate => MetricType::Rate,
@@ -139,11 +139,11 @@ fn sketch(point: &SketchPoint, hostname: Option<&str>, accepted: Accepted) -> Re
         k: of.bins.iter().map(|bin| i32::from(bin.key)).collect(),
         n: of.bins.iter().map(|bin| u32::from(bin.n)).collect(),
     };
-    let host = host(&point.context.host, hostname).unwrap_or_default().to_owned();
+    let host = host(point.context.host(), hostname).unwrap_or_default().to_owned();
     Ok((Sketch { metric, host, tags, dogsketches: vec![dogsketch] }, cut))
 }
 
-fn host<'a>(of: &'a Host, own: Option<&'a str>) -> Option<&'a str> {
+fn host<'a>(of: Host<'a>, own: Option<&'a str>) -> Option<&'a str> {
     match of {
         Host::Default => own,
         Host::None => None,

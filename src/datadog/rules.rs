@@ -65,7 +65,7 @@ impl Accepted {
 
 /// The full name, if Datadog would take it.
 pub(super) fn name(context: &Context, suffix: &str) -> Result<String, Refused> {
-    let name = format!("{}{suffix}", context.name);
+    let name = format!("{}{suffix}", context.name());
     let lettered = name.bytes().any(|byte| byte.is_ascii_alphabetic());
     if lettered && name.chars().count() <= MAX_NAME { Ok(name) } else { Err(Refused::Name) }
 }
@@ -99,13 +99,7 @@ mod tests {
     use super::*;
 
     fn named(name: &str) -> Context {
-        Context {
-            kind: crate::aggregate::Kind::Gauge,
-            name: name.into(),
-            host: crate::aggregate::Host::Default,
-            tags: "".into(),
-            origin: "".into(),
-        }
+        Context::new(crate::aggregate::Kind::Gauge, name, crate::aggregate::Host::Default, "", "")
     }
 
     #[test]

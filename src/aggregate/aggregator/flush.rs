@@ -1,9 +1,9 @@
 //! How buckets close, what an idle context still says, and when it is forgotten.
 
 use super::{Aggregator, NEWEST_SECONDS, points_in};
-use crate::aggregate::contexts::{Class, Entry};
-use crate::aggregate::value::Closing;
-use crate::aggregate::{Kind, Mode, Reason, Settings, Window};
+use crate::aggregate::contexts::{Class, Entry, whole_second};
+use crate::aggregate::value::{Closing, Value};
+use crate::aggregate::{Mode, Reason, Settings, Window};
 
 /// Zeros for skipped buckets, at most: beyond it (the machine slept) only the last bucket gets them.
 const MAX_ZEROS: usize = 100_000;
@@ -77,7 +77,7 @@ impl Aggregator {
         let (filter, points) = (&self.settings.filter, &mut self.pending.points);
         if filter.looks_at_series() {
             let before = points.len();
-            points.retain(|point| !filter.drops_series(&point.context.name, point.suffix));
+            points.retain(|point| !filter.drops_series(point.context.name(), point.suffix.text()));
             self.stats.drop(Reason::FilteredPoints, (before - points.len()) as u64);
         }
     }
@@ -105,12 +105,13 @@ impl Aggregator {
         let settings = &self.settings;
         let expired_before = bucket - short;
         self.contexts.retain(expired_before - f64::from(settings.counter_expiry_seconds), |entry| {
-            entry.last_seen > expired_before || says_zero(entry, bucket as i64, settings)
+            f64::from(entry.last_seen) > expired_before || says_zero(entry, bucket as i64, settings)
         });
     }
 
     /// The clock was set back: what was seen "later" than now would otherwise be kept for as long as the step was.
     fn begin_anew(&mut self, now: f64) {
+        let now = whole_second(now);
         for entry in self.contexts.iter_mut() {
             entry.last_seen = entry.last_seen.min(now);
             entry.last_sampled = entry.last_sampled.min(now);
@@ -120,7 +121,7 @@ impl Aggregator {
 
 /// Whether an idle context is a counter that still reports 0 for the bucket at `stamp`.
 fn says_zero(entry: &Entry, stamp: i64, settings: &Settings) -> bool {
-    let expiry = f64::from(settings.counter_expiry_seconds);
-    let counter = entry.context.kind == Kind::Counter && settings.mode == Mode::Intake;
-    counter && entry.last_sampled + expiry > stamp as f64
+    let expiry = i64::from(settings.counter_expiry_seconds);
+    let counter = matches!(entry.value, Value::Counter { .. }) && settings.mode == Mode::Intake;
+    counter && i64::from(entry.last_sampled) + expiry > stamp
 }

@@ -183,6 +183,7 @@ impl Investigation {
             round_heap: self.round_heap.clone(),
             previous: self.ledger.open.as_ref().and_then(|it| it.naming.clone()),
             rss_bytes: self.ledger.figures.rss_bytes,
+            fds: self.ledger.figures.fds,
         };
         self.work = Some(Box::pin(errand.run()));
     }
@@ -221,7 +222,13 @@ impl Investigation {
 
     fn keep_to_compare(&mut self, step: Step, bytes: bytes::Bytes, kept: Option<KeptProfile>) {
         let at = self.now();
-        let baseline = |bytes| Baseline { at, bytes, rss_bytes: self.ledger.figures.rss_bytes, kept };
+        let baseline = |bytes| Baseline {
+            at,
+            bytes,
+            rss_bytes: self.ledger.figures.rss_bytes,
+            fds: self.ledger.figures.fds,
+            kept,
+        };
         match (step.purpose, step.kind) {
             (Purpose::FirstSight, _) => self.baselines.first_sight(baseline(bytes)),
             (Purpose::Baseline, ProfileKind::Goroutine) => self.baselines.goroutines = Some(bytes),

@@ -1,5 +1,6 @@
 //! The usual mend of the usual leaks, found by the code a stack passes through. A table to add to; it never invents one.
 
+use super::class::fits;
 use super::goroutines::Group;
 use super::names;
 use super::read::Frame;
@@ -9,11 +10,13 @@ const HTTP: &str = "read and close every response body, and share one http.Clien
 const CLIENT: &str = "make one client at start, reuse it, and close it at shutdown";
 const TICKER: &str = "stop every time.NewTicker with defer ticker.Stop()";
 const TIMER: &str = "in a loop, reuse one time.NewTimer in place of time.After, and stop it";
+const ROWS: &str = "close rows where they are made: defer rows.Close()";
+const CONTEXT: &str = "cancel every context that is made: defer cancel()";
 const CHANNEL: &str = "let the goroutine end: select on ctx.Done() beside the channel, or close the channel";
 const ENDLESS: &str = "let the goroutine end: give it a context and cancel it, or close what it serves";
 
 /// (start of a full function name, or, with a leading `*`, a part of it; the mend). The first that fits wins, so the special stand first.
-const TABLE: [(&str, &str); 19] = [
+const TABLE: [(&str, &str); 23] = [
     ("github.com/DataDog/datadog-go/", STATSD),
     ("*/statsd.New", STATSD),
     ("*/statsd.(*Client)", STATSD),
@@ -23,10 +26,14 @@ const TABLE: [(&str, &str); 19] = [
     ("net/http.(*Transport).dialConn", HTTP),
     ("net/http.(*persistConn)", HTTP),
     ("net/http.(*Client).do", HTTP),
+    ("database/sql.(*Rows)", ROWS),
+    ("database/sql.(*DB).Query", ROWS),
     ("time.NewTicker", TICKER),
     ("time.Tick", TICKER),
     ("time.After", TIMER),
     ("time.NewTimer", TIMER),
+    ("context.With", CONTEXT),
+    ("context.(*cancelCtx)", CONTEXT),
     ("google.golang.org/grpc.NewClient", CLIENT),
     ("google.golang.org/grpc.Dial", CLIENT),
     ("database/sql.Open", CLIENT),
@@ -34,13 +41,6 @@ const TABLE: [(&str, &str); 19] = [
     ("go.mongodb.org/mongo-driver/", CLIENT),
     ("github.com/segmentio/kafka-go", CLIENT),
 ];
-
-fn fits(function: &str, pattern: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(part) => function.contains(part),
-        None => function.starts_with(pattern),
-    }
-}
 
 /// The mend for a heap stack, leaf first, by what the app called: frames from the owner on are the app's own affair.
 pub(super) fn of_heap<'a>(stack: impl Iterator<Item = &'a Frame>) -> Option<&'static str> {

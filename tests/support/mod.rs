@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod intake;
+pub mod pprof;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};

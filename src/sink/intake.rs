@@ -16,11 +16,13 @@ use tracing::error;
 use super::client::{Client, Outcome};
 use super::connect::Proxy;
 use super::dispatch::{Dispatch, DispatchSettings};
+use super::key::{Key, header};
 use super::ledger::Now;
 use super::queue::Item;
-use super::secret::{Key, Secret};
+
 use crate::datadog::{Answer, Encoder, EncoderSettings, Policy};
 use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
+use crate::secret::Secret;
 use crate::snapshot::OutputPart;
 
 /// Messages taken from the pipeline at once.
@@ -121,7 +123,7 @@ impl Intake {
         if settings.api_key.is_empty() && settings.api_key_file.is_none() {
             return Err("an API key is needed: set datadog.api_key_file or DD_API_KEY".to_owned());
         }
-        if !settings.api_key.is_empty() && settings.api_key.header().is_none() {
+        if !settings.api_key.is_empty() && header(&settings.api_key).is_none() {
             return Err("the API key holds characters that cannot be sent: expected letters and digits".to_owned());
         }
         let concurrency = settings.concurrency.max(1);

@@ -13,13 +13,12 @@ mod connect;
 mod datagram;
 mod dispatch;
 pub mod intake;
+mod key;
 mod ledger;
 pub mod none;
 mod queue;
 mod random;
-mod secret;
 pub mod store;
 mod store_dir;
 
 pub use connect::Proxy;
-pub use secret::Secret;

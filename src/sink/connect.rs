@@ -10,12 +10,12 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::tunnel::Tunnel;
 use crate::secret::Secret;
 
 /// Time to a TCP connection; the request's own limit covers the rest.
@@ -49,7 +49,8 @@ impl Proxy {
 /// A connector, straight or through a tunnel.
 pub(super) enum Connector {
     Direct(HttpsConnector<HttpConnector>),
-    Tunnel(HttpsConnector<Tunnel<HttpConnector>>),
+    /// With the proxy's host and port.
+    Tunnel(HttpsConnector<Tunnel>, String),
 }
 
 /// # Errors
@@ -65,13 +66,9 @@ pub(super) fn connector(base: &Uri, ca_file: Option<&Path>, proxy: &Proxy) -> Re
     Ok(match proxy.towards(base)? {
         None => Connector::Direct(builder.wrap_connector(http)),
         Some(proxy) => {
-            let tunnel = Tunnel::new(proxy.uri().clone(), http);
-            // Credentials go to the proxy and nowhere else.
-            let tunnel = match proxy.basic_auth() {
-                Some(auth) => tunnel.with_auth(auth.clone()),
-                None => tunnel,
-            };
-            Connector::Tunnel(builder.wrap_connector(tunnel))
+            let tunnel = Tunnel::new(proxy.uri().clone(), proxy.basic_auth().cloned(), http);
+            let name = tunnel.name();
+            Connector::Tunnel(builder.wrap_connector(tunnel), name)
         }
     })
 }

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::breaker::Breaker;
-use super::client::{Outcome, Trouble};
 use super::complaints::Complaints;
 use super::ledger::{Ledger, Now};
+use super::outcome::{Outcome, Trouble};
 use super::queue::{Item, Queue, points};
 use super::random;
 use crate::aggregate::Window;
@@ -309,7 +309,8 @@ impl Dispatch {
         }
     }
 
-    fn complain(&mut self, trouble: &Trouble, now: Now) {
+    /// Tells what is wrong: on the page until a success, and in the log.
+    pub fn complain(&mut self, trouble: &Trouble, now: Now) {
         self.ledger.degrade(DegradedView {
             what: "Datadog intake".to_owned(),
             why: trouble.why.clone(),

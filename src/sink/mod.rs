@@ -16,9 +16,11 @@ pub mod intake;
 mod key;
 mod ledger;
 pub mod none;
+mod outcome;
 mod queue;
 mod random;
 pub mod store;
 mod store_dir;
+mod tunnel;
 
 pub use connect::Proxy;

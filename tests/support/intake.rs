@@ -39,8 +39,18 @@ pub enum Fault {
     Reset,
     /// A status with a body and its type.
     Reply(u16, &'static str, &'static str),
-    /// 500 and a body that drips for ever.
-    Drip,
+    /// A status and a body that drips for ever.
+    Drip(u16),
+    /// No answer at all, for ever.
+    Hang,
+    /// A status and the beginning of a body, then the end of the connection.
+    Cut(u16),
+    /// A status and so many bytes.
+    Flood(u16, u64),
+    /// A status and so many headers.
+    Headers(u16, usize),
+    /// A redirect to there.
+    Redirect(u16, String),
 }
 
 /// One request as it came.
@@ -70,6 +80,10 @@ pub struct Seen {
     pub requests: Vec<Recorded>,
     /// Broken rules of the real intake.
     pub violations: Vec<String>,
+    /// Questions whether a key is good, by the key; they stand in none of the others.
+    pub validated: Vec<String>,
+    /// Answers to those, before 200.
+    validate: Option<Fault>,
     /// Requests that came, answered or not yet.
     pub arrived: usize,
     /// One answer each, first come first served.
@@ -193,6 +207,11 @@ impl FakeIntake {
         self.seen.send_modify(|seen| seen.standing = fault);
     }
 
+    /// How the question whether the key is good is answered.
+    pub fn answer_validate(&self, fault: Option<Fault>) {
+        self.seen.send_modify(|seen| seen.validate = fault);
+    }
+
     pub fn take_only_key(&self, key: &str) {
         self.seen.send_modify(|seen| seen.key = Some(key.to_owned()));
     }
@@ -256,8 +275,17 @@ async fn answer(request: Request<Incoming>, seen: watch::Sender<Seen>) -> Result
     let headers: BTreeMap<String, String> =
         head.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned())).collect();
     let path = head.uri.path().to_owned();
-    let (body, mut violations) = decode(&path, &headers, &raw);
     let key = headers.get("dd-api-key").cloned().unwrap_or_default();
+    if path == "/api/v1/validate" {
+        let mut fault = None;
+        seen.send_modify(|seen| {
+            let right = seen.key.as_deref().is_none_or(|right| right == key);
+            fault = if right { seen.validate.clone() } else { Some(Fault::Status(403)) };
+            seen.validated.push(key);
+        });
+        return reply(fault.as_ref(), fault.as_ref().map_or(200, status));
+    }
+    let (body, mut violations) = decode(&path, &headers, &raw);
     if key.is_empty() {
         violations.push(format!("{path}: no key"));
     }
@@ -267,7 +295,10 @@ async fn answer(request: Request<Incoming>, seen: watch::Sender<Seen>) -> Result
         tokio::time::sleep(delay).await;
         fault = None;
     }
-    let status = status(fault.as_ref(), &path);
+    if let Some(Fault::Hang) = fault {
+        std::future::pending::<()>().await;
+    }
+    let status = fault.as_ref().map_or(202, status);
     seen.send_modify(|seen| {
         seen.violations.extend(violations);
         seen.requests.push(Recorded { at: Instant::now(), path, key, headers, raw, status, body });
@@ -293,18 +324,13 @@ impl Seen {
     }
 }
 
-fn status(fault: Option<&Fault>, path: &str) -> u16 {
+fn status(fault: &Fault) -> u16 {
     match fault {
-        None | Some(Fault::Delay(_)) => {
-            if path == "/api/v1/validate" {
-                200
-            } else {
-                202
-            }
-        }
-        Some(Fault::Status(status) | Fault::RetryAfter(status, _) | Fault::Reply(status, ..)) => *status,
-        Some(Fault::Reset) => 0,
-        Some(Fault::Drip) => 500,
+        Fault::Delay(_) => 202,
+        Fault::Status(status) | Fault::RetryAfter(status, _) | Fault::Reply(status, ..) => *status,
+        Fault::Drip(status) | Fault::Cut(status) | Fault::Flood(status, _) => *status,
+        Fault::Headers(status, _) | Fault::Redirect(status, _) => *status,
+        Fault::Reset | Fault::Hang => 0,
     }
 }
 
@@ -321,7 +347,21 @@ fn reply(fault: Option<&Fault>, status: u16) -> Result<Response<Body>, std::io::
             response = response.header("content-type", *kind);
             whole(body)
         }
-        Some(Fault::Drip) => StreamBody::new(futures_util::stream::unfold((), |()| async {
+        Some(Fault::Redirect(_, to)) => {
+            response = response.header("location", to);
+            whole("{}")
+        }
+        Some(Fault::Headers(_, count)) => {
+            response = (0..*count).fold(response, |response, n| response.header(format!("x-noise-{n}"), "noise"));
+            whole("{}")
+        }
+        // Promised bytes that never come: hyper ends the connection where the body fails to.
+        Some(Fault::Cut(_)) => {
+            response = response.header("content-length", 1_000);
+            whole("{")
+        }
+        Some(Fault::Flood(_, bytes)) => flood(*bytes),
+        Some(Fault::Drip(_)) => StreamBody::new(futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"."))), ()))
         }))
@@ -329,6 +369,15 @@ fn reply(fault: Option<&Fault>, status: u16) -> Result<Response<Body>, std::io::
         _ => whole("{}"),
     };
     response.body(body).map_err(std::io::Error::other)
+}
+
+fn flood(bytes: u64) -> Body {
+    static CHUNK: [u8; 65_536] = [b'x'; 65_536];
+    StreamBody::new(futures_util::stream::unfold(bytes, |left| async move {
+        let some = left.min(CHUNK.len() as u64);
+        (some > 0).then(|| (Ok::<_, Infallible>(Frame::data(Bytes::from_static(&CHUNK[..some as usize]))), left - some))
+    }))
+    .boxed()
 }
 
 fn decode(path: &str, headers: &BTreeMap<String, String>, raw: &[u8]) -> (Decoded, Vec<String>) {

@@ -6,9 +6,9 @@
 #![allow(dead_code, reason = "each test crate uses its own part of the kit")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -267,7 +267,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, see
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-type Body = BoxBody<Bytes, Infallible>;
+type Body = BoxBody<Bytes, std::io::Error>;
 
 async fn answer(request: Request<Incoming>, seen: watch::Sender<Seen>) -> Result<Response<Body>, std::io::Error> {
     let (head, body) = request.into_parts();
@@ -335,7 +335,8 @@ fn status(fault: &Fault) -> u16 {
 }
 
 fn reply(fault: Option<&Fault>, status: u16) -> Result<Response<Body>, std::io::Error> {
-    let whole = |text: &'static str| Full::new(Bytes::from_static(text.as_bytes())).boxed();
+    let whole =
+        |text: &'static str| Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed();
     let mut response = Response::builder().status(if status == 0 { 500 } else { status });
     let body = match fault {
         Some(Fault::Reset) => return Err(std::io::ErrorKind::ConnectionReset.into()),
@@ -355,15 +356,15 @@ fn reply(fault: Option<&Fault>, status: u16) -> Result<Response<Body>, std::io::
             response = (0..*count).fold(response, |response, n| response.header(format!("x-noise-{n}"), "noise"));
             whole("{}")
         }
-        // Promised bytes that never come: hyper ends the connection where the body fails to.
+        // A body that fails in the middle: hyper ends the connection there.
         Some(Fault::Cut(_)) => {
-            response = response.header("content-length", 1_000);
-            whole("{")
+            let broken = [Ok(Frame::data(Bytes::from_static(b"{"))), Err(std::io::ErrorKind::ConnectionReset.into())];
+            StreamBody::new(futures_util::stream::iter(broken)).boxed()
         }
         Some(Fault::Flood(_, bytes)) => flood(*bytes),
         Some(Fault::Drip(_)) => StreamBody::new(futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"."))), ()))
+            Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"."))), ()))
         }))
         .boxed(),
         _ => whole("{}"),
@@ -371,11 +372,15 @@ fn reply(fault: Option<&Fault>, status: u16) -> Result<Response<Body>, std::io::
     response.body(body).map_err(std::io::Error::other)
 }
 
+/// Bytes of floods that found a way out, in this process.
+pub static FLOODED: AtomicU64 = AtomicU64::new(0);
+
 fn flood(bytes: u64) -> Body {
     static CHUNK: [u8; 65_536] = [b'x'; 65_536];
     StreamBody::new(futures_util::stream::unfold(bytes, |left| async move {
         let some = left.min(CHUNK.len() as u64);
-        (some > 0).then(|| (Ok::<_, Infallible>(Frame::data(Bytes::from_static(&CHUNK[..some as usize]))), left - some))
+        FLOODED.fetch_add(some, Ordering::Relaxed);
+        (some > 0).then(|| (Ok(Frame::data(Bytes::from_static(&CHUNK[..some as usize]))), left - some))
     }))
     .boxed()
 }

@@ -106,6 +106,7 @@ pub struct Authority {
 impl Authority {
     pub fn new(dir: &Path) -> Authority {
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "an authority of the tests");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let issuer = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
         let file = dir.join("ca.pem");

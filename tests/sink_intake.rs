@@ -14,7 +14,7 @@ use oomwatch::aggregate::{Bin, Sketch, SketchPoint, Window};
 use oomwatch::pipeline::{Outgoing, wall_clock};
 use oomwatch::secret::Secret;
 use oomwatch::sink::Proxy;
-use oomwatch::sink::intake::{Intake, KeyState, Settings};
+use oomwatch::sink::intake::{Intake, Settings};
 use oomwatch::statsd::{Event, ServiceCheck, Status};
 use sink::{Authority, Rig, SOON, context, now, settings, window};
 use tokio::sync::mpsc;
@@ -352,11 +352,11 @@ async fn a_redirect_is_not_followed() {
 async fn validate_tells_good_keys_from_bad_ones_and_from_silence() {
     let intake = FakeIntake::start().await;
     let sink = Intake::new(settings(&intake.url())).unwrap();
-    assert_eq!(sink.validate().await, KeyState::Valid);
+    assert_eq!(sink.validate().await, Ok(()));
     intake.answer_validate(Some(Fault::Status(403)));
-    assert_eq!(sink.validate().await, KeyState::Invalid);
+    assert!(sink.validate().await.unwrap_err().why.contains("the API key was refused"));
     intake.answer_validate(Some(Fault::Status(503)));
-    assert!(matches!(sink.validate().await, KeyState::Unknown(why) if why.contains("503")));
+    assert!(sink.validate().await.unwrap_err().why.contains("503"));
 }
 
 #[tokio::test]

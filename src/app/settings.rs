@@ -111,6 +111,17 @@ fn mapper(config: &Config) -> aggregate::Mapper {
 
 pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -> sampler::Settings {
     sampler::Settings {
+        statsd_ports: bound.statsd.iter().map(|source| source.local_addr().port()).collect(),
+        own_socket_inodes: bound.statsd.iter().filter_map(|source| source.inode()).collect(),
+        unixgram_inode: bound.unixgram.as_ref().and_then(UnixgramSource::inode),
+        stream_clients: bound.unixstream.as_ref().map(UnixStreamSource::clients),
+        ..looking(config, pprof_port)
+    }
+}
+
+/// What a look at the app needs without any socket of ours.
+pub(super) fn looking(config: &Config, pprof_port: Option<u16>) -> sampler::Settings {
+    sampler::Settings {
         pid: config.watch.pid,
         name: config.watch.name.clone(),
         cmdline: config.watch.cmdline.as_ref().map(|pattern| pattern.regex().clone()),
@@ -122,10 +133,7 @@ pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -
         },
         app_memory_limit: config.app_memory_limit.map(|size| size.0),
         proc: config.watch.proc.clone(),
-        statsd_ports: bound.statsd.iter().map(|source| source.local_addr().port()).collect(),
-        own_socket_inodes: bound.statsd.iter().filter_map(|source| source.inode()).collect(),
-        unixgram_inode: bound.unixgram.as_ref().and_then(UnixgramSource::inode),
-        stream_clients: bound.unixstream.as_ref().map(UnixStreamSource::clients),
+        statsd_ports: config.statsd.listen.iter().map(std::net::SocketAddr::port).collect(),
         pprof_port,
         ..sampler::Settings::default()
     }

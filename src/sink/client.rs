@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy::connect::Connect;
@@ -154,14 +154,14 @@ where
 }
 
 /// A body that ends too early, or too late, is no fault: the status has told what there is to know.
-async fn read(response: Response<Incoming>) -> Result<Reply, BoxError> {
+async fn read(response: Response<impl Body<Data = Bytes> + Unpin>) -> Result<Reply, BoxError> {
     let (head, incoming) = response.into_parts();
     let mut body = Vec::new();
     let _late = tokio::time::timeout(BODY_TIME, fill(&mut body, incoming)).await;
     Ok(Reply { status: head.status.as_u16(), headers: head.headers, body: body.into() })
 }
 
-async fn fill(body: &mut Vec<u8>, mut incoming: Incoming) {
+async fn fill(body: &mut Vec<u8>, mut incoming: impl Body<Data = Bytes> + Unpin) {
     while body.len() < MAX_REPLY
         && let Some(Ok(frame)) = incoming.frame().await
     {
@@ -191,5 +191,38 @@ impl Policy<Request<Full<Bytes>>, Reply, BoxError> for OnceMore {
 
     fn clone_request(&mut self, request: &Request<Full<Bytes>>) -> Option<Request<Full<Bytes>>> {
         Some(request.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// An endless body, a kibibyte a frame, that counts what is asked of it.
+    fn endless(asked: &std::cell::Cell<usize>) -> impl Body<Data = Bytes> + Unpin {
+        let frames = std::iter::repeat_with(move || {
+            asked.set(asked.get() + 1);
+            Ok::<_, BoxError>(Frame::data(Bytes::from_static(&[b'x'; 1_024])))
+        });
+        http_body_util::StreamBody::new(futures_util::stream::iter(frames))
+    }
+
+    #[tokio::test]
+    async fn four_kibibytes_of_an_answer_are_read_and_no_frame_more() {
+        let asked = std::cell::Cell::new(0);
+        let reply = read(Response::new(endless(&asked))).await.unwrap();
+        assert_eq!((reply.body.len(), asked.get()), (MAX_REPLY, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_comes_leaves_the_status() {
+        let never = futures_util::stream::pending::<Result<Frame<Bytes>, BoxError>>();
+        let mut response = Response::new(http_body_util::StreamBody::new(never));
+        *response.status_mut() = hyper::StatusCode::ACCEPTED;
+        let begun = tokio::time::Instant::now();
+        assert_eq!(read(response).await.unwrap().status, 202);
+        assert_eq!(begun.elapsed(), BODY_TIME);
     }
 }

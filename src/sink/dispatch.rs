@@ -17,7 +17,7 @@ use super::random;
 use crate::aggregate::Window;
 use crate::datadog::{self, Encoder, Endpoint, Payload, Policy, Verdict};
 use crate::pipeline::Outgoing;
-use crate::snapshot::{DegradedView, OutputPart};
+use crate::snapshot::OutputPart;
 
 /// What the dispatch has to know.
 #[derive(Debug)]
@@ -311,11 +311,7 @@ impl Dispatch {
 
     /// Tells what is wrong: on the page until a success, and in the log.
     pub fn complain(&mut self, trouble: &Trouble, now: Now) {
-        self.ledger.degrade(DegradedView {
-            what: "Datadog intake".to_owned(),
-            why: trouble.why.clone(),
-            fix: trouble.fix.to_owned(),
-        });
+        self.ledger.degrade(trouble.view());
         if let Some(times) = self.complaints.add(trouble.reason, 1, now.tick) {
             warn!(times, reason = trouble.reason, "Datadog intake: {}; {}", trouble.why, trouble.fix);
         }

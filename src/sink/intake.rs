@@ -24,7 +24,7 @@ use super::queue::Item;
 use crate::datadog::{Answer, Encoder, EncoderSettings, Policy};
 use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
 use crate::secret::Secret;
-use crate::snapshot::OutputPart;
+use crate::snapshot::{DegradedView, OutputPart};
 
 const VALIDATE: &str = "/api/v1/validate";
 
@@ -88,15 +88,6 @@ impl Settings {
             wall_clock,
         }
     }
-}
-
-/// What the intake says of the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyState {
-    Valid,
-    Invalid,
-    /// It could not be asked, in words: no reason to call the key bad.
-    Unknown(String),
 }
 
 /// An item under way, and the generation of the key it went with.
@@ -173,16 +164,13 @@ impl Intake {
         })
     }
 
-    /// Asks whether the key is good, as `doctor` does.
-    pub async fn validate(&self) -> KeyState {
+    /// Asks whether the key is good, for `doctor`.
+    ///
+    /// # Errors
+    /// What stands in the way, and what to check.
+    pub async fn validate(&self) -> Result<(), DegradedView> {
         let outcome = self.client.clone().get(VALIDATE, self.key.header()).await;
-        match outcome.answer {
-            Answer::Status { code: 200, .. } => KeyState::Valid,
-            Answer::Status { code: 401 | 403, .. } => KeyState::Invalid,
-            _ => KeyState::Unknown(
-                outcome.trouble.map_or_else(|| "an odd answer".to_owned(), |it| format!("{}; {}", it.why, it.fix)),
-            ),
-        }
+        outcome.trouble.map_or(Ok(()), |trouble| Err(trouble.view()))
     }
 
     /// Runs until the input closes and the rest is sent or given up.

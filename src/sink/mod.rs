@@ -19,6 +19,7 @@ pub mod none;
 mod outcome;
 mod queue;
 mod random;
+pub mod reach;
 pub mod store;
 mod store_dir;
 mod tunnel;

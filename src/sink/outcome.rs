@@ -12,6 +12,7 @@ use tower::BoxError;
 
 use super::tunnel::NoTunnel;
 use crate::datadog::Answer;
+use crate::snapshot::DegradedView;
 
 /// What came of an exchange: what the policy decides on, and words where something is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,11 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
+    /// As the page shows it.
+    pub fn view(&self) -> DegradedView {
+        DegradedView { what: "Datadog intake".to_owned(), why: self.why.clone(), fix: self.fix.to_owned() }
+    }
+
     /// Whether a proxy in between can bring it about without saying who it is.
     pub fn may_be_the_proxys(&self) -> bool {
         matches!(self.reason, "html" | "tls" | "timeout" | "unreachable")

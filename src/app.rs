@@ -5,6 +5,7 @@
 //! deadline of `run.shutdown_timeout`.
 
 mod bind;
+mod doctor;
 mod settings;
 mod summary;
 
@@ -28,6 +29,7 @@ use crate::source::{puller::Puller, sampler::Sampler};
 use crate::{aggregate::Aggregator, detect::Detectors, telemetry};
 
 use bind::Bound;
+pub use doctor::{Finding, State, examine};
 
 /// How the sidecar ended.
 #[derive(Debug, PartialEq, Eq)]

@@ -116,8 +116,8 @@ pub struct MemoryView {
     pub state: &'static str,
 }
 
-/// One point of `/api/readings`, which sends columns.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// One point of `/api/readings`, which sends columns, and the `reading` event of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ReadingPoint {
     /// Unix seconds.
     pub t: f64,

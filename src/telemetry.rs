@@ -101,6 +101,7 @@ catalogue! {
     STATSD_SENDERS: "oomwatch.statsd.senders", Gauge, None, "", datadog, "Distinct source ports of datagrams in the last 10 s; more than the app has clients for means clients that are never closed.";
     STATSD_REPORTING: "oomwatch.statsd.reporting_clients", Gauge, None, "", datadog, "Reports of Datadog clients on themselves in the last 10 s: one a live client with telemetry, on any transport.";
     STATSD_CLIENT_DROPS: "oomwatch.statsd.client_reported_drops", Count, None, "unit", datadog, "What Datadog clients say that they dropped before it was sent: packets, metrics or bytes.";
+    OUTPUT_FAILURES: "oomwatch.output.failures", Count, None, "reason", local, "Requests to the intake that did not deliver, by what was wrong; docs/operations.md has each.";
     DROPPED: "oomwatch.dropped", Count, None, "reason", datadog, "What was lost, by reason: lines, samples, datagrams or points; docs/operations.md has each.";
     POINTS_FLUSHED: "oomwatch.points.flushed", Count, None, "", local, "Points handed to the output by flushes.";
     POINTS_DELIVERED: "oomwatch.points.delivered", Count, None, "", local, "Points that Datadog or the Agent took.";

@@ -53,7 +53,7 @@ fn statsd(bound: &Bound) -> String {
 }
 
 /// The kernel doubles what it grants and caps it by net.core.rmem_max; less than half of what was asked is worth saying.
-fn small_buffer(config: &Config, granted: usize) -> Option<String> {
+pub(super) fn small_buffer(config: &Config, granted: usize) -> Option<String> {
     let asked = config.statsd.receive_buffer.0 as usize;
     (granted < asked).then(|| {
         format!("statsd.receive_buffer: asked for {asked} bytes, got {granted}; raise net.core.rmem_max on the node, or expect drops in bursts")

@@ -12,9 +12,10 @@ use super::Config;
 use super::datadog_env::{self, set};
 use super::layers::{Layers, Origin};
 use super::traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd, Top};
-use super::types::{AgentAddress, ByteSize, HttpUrl, Secret, is_loopback};
+use super::types::{AgentAddress, ByteSize, HttpUrl, is_loopback};
 use super::watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
 use super::words::{OutputChoice, TagFilter};
+use crate::secret::Secret;
 
 /// Where everything goes.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::types::Secret;
+use crate::secret::Secret;
 
 /// (key, variable); of two variables for one key the first that is set counts.
 const PLAIN: &[(&str, &str)] = &[

@@ -28,7 +28,7 @@ pub use keys::{Key, Section, keys, sections};
 pub use layers::Origin;
 pub use render::{docs, sample, schema};
 pub use traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd};
-pub use types::{AgentAddress, ByteSize, HttpUrl, Limit, Pattern, Secret, TraceAddress};
+pub use types::{AgentAddress, ByteSize, HttpUrl, Limit, Pattern, TraceAddress};
 pub use value::Kind;
 pub use watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
 

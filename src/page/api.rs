@@ -118,43 +118,7 @@ pub(super) fn readings_csv(points: &[ReadingPoint], since: f64) -> String {
 
 /// One reading, under the names of the columns: the `reading` event of the stream.
 pub(super) fn reading(point: &ReadingPoint) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Reading {
-        t: f64,
-        rss_bytes: Option<u64>,
-        working_set_bytes: Option<u64>,
-        heap_bytes: Option<u64>,
-        limit_bytes: Option<u64>,
-        threads: Option<u64>,
-        goroutines: Option<u64>,
-        fds: Option<u64>,
-        statsd_clients: Option<u64>,
-        incarnation: u64,
-    }
-    let ReadingPoint {
-        t,
-        rss_bytes,
-        working_set_bytes,
-        heap_bytes,
-        limit_bytes,
-        threads,
-        goroutines,
-        fds,
-        statsd_clients,
-        incarnation,
-    } = *point;
-    json(&Reading {
-        t,
-        rss_bytes,
-        working_set_bytes,
-        heap_bytes,
-        limit_bytes,
-        threads,
-        goroutines,
-        fds,
-        statsd_clients,
-        incarnation,
-    })
+    json(point)
 }
 
 /// `/api/contexts`: `names` are the busiest, `most_contexts` the most numerous.

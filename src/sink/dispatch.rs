@@ -9,15 +9,15 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::breaker::Breaker;
-use super::client::{Outcome, Trouble};
 use super::complaints::Complaints;
 use super::ledger::{Ledger, Now};
+use super::outcome::{Outcome, Trouble};
 use super::queue::{Item, Queue, points};
 use super::random;
 use crate::aggregate::Window;
 use crate::datadog::{self, Encoder, Endpoint, Payload, Policy, Verdict};
 use crate::pipeline::Outgoing;
-use crate::snapshot::{DegradedView, OutputPart};
+use crate::snapshot::OutputPart;
 
 /// What the dispatch has to know.
 #[derive(Debug)]
@@ -309,12 +309,9 @@ impl Dispatch {
         }
     }
 
-    fn complain(&mut self, trouble: &Trouble, now: Now) {
-        self.ledger.degrade(DegradedView {
-            what: "Datadog intake".to_owned(),
-            why: trouble.why.clone(),
-            fix: trouble.fix.to_owned(),
-        });
+    /// Tells what is wrong: on the page until a success, and in the log.
+    pub fn complain(&mut self, trouble: &Trouble, now: Now) {
+        self.ledger.degrade(trouble.view());
         if let Some(times) = self.complaints.add(trouble.reason, 1, now.tick) {
             warn!(times, reason = trouble.reason, "Datadog intake: {}; {}", trouble.why, trouble.fix);
         }

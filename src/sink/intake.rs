@@ -11,17 +11,22 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::error;
+use tracing::{error, info};
 
-use super::client::{Client, Outcome};
+use super::client::Client;
 use super::connect::Proxy;
 use super::dispatch::{Dispatch, DispatchSettings};
+use super::key::{Key, header};
 use super::ledger::Now;
+use super::outcome::Outcome;
 use super::queue::Item;
-use super::secret::{Key, Secret};
+
 use crate::datadog::{Answer, Encoder, EncoderSettings, Policy};
 use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
-use crate::snapshot::OutputPart;
+use crate::secret::Secret;
+use crate::snapshot::{DegradedView, OutputPart};
+
+const VALIDATE: &str = "/api/v1/validate";
 
 /// Messages taken from the pipeline at once.
 const BATCH: usize = 64;
@@ -54,6 +59,8 @@ pub struct Settings {
     pub drain: Duration,
     pub stopped: StopTime,
     pub key_poll: Duration,
+    /// Between two questions whether the key is good; the first is asked at the start. The Agent asks as often.
+    pub key_check: Duration,
     /// Between two tries with a key that was refused.
     pub key_hold: Duration,
     pub wall_clock: WallClock,
@@ -76,19 +83,11 @@ impl Settings {
             drain: Duration::from_secs(5),
             stopped: StopTime::default(),
             key_poll: Duration::from_secs(10),
+            key_check: Duration::from_secs(3_600),
             key_hold: Duration::from_secs(30),
             wall_clock,
         }
     }
-}
-
-/// What the intake says of the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyState {
-    Valid,
-    Invalid,
-    /// It could not be asked, in words: no reason to call the key bad.
-    Unknown(String),
 }
 
 /// An item under way, and the generation of the key it went with.
@@ -107,10 +106,13 @@ pub struct Intake {
     /// Items whose requests are under way, by the task that carries each. At most `concurrency` and one.
     carried: HashMap<Id, Carried>,
     flights: JoinSet<Outcome>,
+    /// The question whether the key is good: at most one.
+    question: JoinSet<Outcome>,
     concurrency: usize,
     drain: Duration,
     stopped: StopTime,
     key_poll: Duration,
+    key_check: Duration,
     wall_clock: WallClock,
 }
 
@@ -121,7 +123,7 @@ impl Intake {
         if settings.api_key.is_empty() && settings.api_key_file.is_none() {
             return Err("an API key is needed: set datadog.api_key_file or DD_API_KEY".to_owned());
         }
-        if !settings.api_key.is_empty() && settings.api_key.header().is_none() {
+        if !settings.api_key.is_empty() && header(&settings.api_key).is_none() {
             return Err("the API key holds characters that cannot be sent: expected letters and digits".to_owned());
         }
         let concurrency = settings.concurrency.max(1);
@@ -130,7 +132,8 @@ impl Intake {
             settings.ca_file.as_deref(),
             &settings.proxy,
             settings.timeout,
-            concurrency + 1,
+            // One for urgent events, one for the question whether the key is good.
+            concurrency + 2,
         )?;
         let encoder = Encoder::new(EncoderSettings {
             hostname: settings.hostname.clone(),
@@ -151,30 +154,30 @@ impl Intake {
             dispatch,
             carried: HashMap::new(),
             flights: JoinSet::new(),
+            question: JoinSet::new(),
             concurrency,
             drain: settings.drain,
             stopped: settings.stopped.clone(),
             key_poll: settings.key_poll,
+            key_check: settings.key_check,
             wall_clock: settings.wall_clock,
         })
     }
 
-    /// Asks whether the key is good, as `doctor` does.
-    pub async fn validate(&self) -> KeyState {
-        let outcome = self.client.clone().get("/api/v1/validate", self.key.header()).await;
-        match outcome.answer {
-            Answer::Status { code: 200, .. } => KeyState::Valid,
-            Answer::Status { code: 401 | 403, .. } => KeyState::Invalid,
-            _ => KeyState::Unknown(
-                outcome.trouble.map_or_else(|| "an odd answer".to_owned(), |it| format!("{}; {}", it.why, it.fix)),
-            ),
-        }
+    /// Asks whether the key is good, for `doctor`.
+    ///
+    /// # Errors
+    /// What stands in the way, and what to check.
+    pub async fn validate(&self) -> Result<(), DegradedView> {
+        let outcome = self.client.clone().get(VALIDATE, self.key.header()).await;
+        outcome.trouble.map_or(Ok(()), |trouble| Err(trouble.view()))
     }
 
     /// Runs until the input closes and the rest is sent or given up.
     pub async fn run(mut self, mut input: mpsc::Receiver<Outgoing>, status: watch::Sender<Arc<OutputPart>>) {
         let mut second = every(Duration::from_secs(1));
         let mut poll = every(self.key_poll);
+        let mut check = every(self.key_check);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             self.launch();
@@ -186,6 +189,8 @@ impl Intake {
                 () = sleep_until(wake) => {}
                 _ = second.tick() => self.dispatch.expire(self.now()),
                 _ = poll.tick() => self.refresh_key().await,
+                _ = check.tick() => self.ask(),
+                Some(Ok(outcome)) = self.question.join_next() => self.hear(&outcome),
             }
         }
         self.finish(&status).await;
@@ -258,9 +263,27 @@ impl Intake {
         }
     }
 
+    /// Asks whether the key is good, beside everything else that goes on.
+    fn ask(&mut self) {
+        if self.question.is_empty() {
+            let (client, key) = (self.client.clone(), self.key.header());
+            self.question.spawn(async move { client.get(VALIDATE, key).await });
+        }
+    }
+
+    /// A wrong key or a wrong site is told before there is anything to send. Nothing is held for it: the answer to a payload
+    /// decides that, and an intake that cannot be asked is no reason to call the key bad.
+    fn hear(&mut self, outcome: &Outcome) {
+        match &outcome.trouble {
+            Some(trouble) => self.dispatch.complain(trouble, self.now()),
+            None => info!("the intake calls the API key good"),
+        }
+    }
+
     async fn refresh_key(&mut self) {
         if self.key.refresh().await {
             self.dispatch.key_changed();
+            self.ask();
         }
     }
 

@@ -13,13 +13,15 @@ mod connect;
 mod datagram;
 mod dispatch;
 pub mod intake;
+mod key;
 mod ledger;
 pub mod none;
+mod outcome;
 mod queue;
 mod random;
-mod secret;
+pub mod reach;
 pub mod store;
 mod store_dir;
+mod tunnel;
 
 pub use connect::Proxy;
-pub use secret::Secret;

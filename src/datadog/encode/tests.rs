@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use prost::Message;
 
 use super::super::payload::split;
 use super::super::proto::{MetricPayload, SketchPayload};

@@ -5,6 +5,7 @@
 //! deadline of `run.shutdown_timeout`.
 
 mod bind;
+mod own_address;
 mod settings;
 mod summary;
 

@@ -6,6 +6,7 @@
 
 mod bind;
 mod doctor;
+mod own_address;
 mod settings;
 mod summary;
 

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::page::{HealthServer, PageServer};
 use crate::source::{udp::UdpSource, unix::UnixgramSource, unix_stream::UnixStreamSource};
 
-use super::settings;
+use super::{own_address, settings};
 
 /// Everything that listens, bound and not yet reading.
 #[derive(Debug)]
@@ -50,7 +50,8 @@ impl Bound {
         faults.extend(page.as_ref().err().map(|fault| refused("page.listen", &config.page.listen, fault)));
         match (health, page) {
             (Ok(health), Ok(page)) if faults.is_empty() => {
-                Ok(Bound { statsd, unixgram, unixstream, page, health, missing })
+                let bound = Bound { statsd, unixgram, unixstream, page, health, missing };
+                own_address::fault(config, &bound).map_or(Ok(bound), |fault| Err(vec![fault]))
             }
             _ => Err(faults),
         }

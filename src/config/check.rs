@@ -4,15 +4,16 @@
 //! authorities) are opened here, so that a wrong path is told at the start and not at the first send.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Config;
 use super::datadog_env::{self, set};
 use super::layers::{Layers, Origin};
+use super::own_address;
 use super::traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd, Top};
-use super::types::{AgentAddress, ByteSize, HttpUrl, is_loopback};
+use super::types::{AgentAddress, ByteSize, HttpUrl};
 use super::watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
 use super::words::{OutputChoice, TagFilter};
 use crate::secret::Secret;
@@ -307,7 +308,8 @@ fn output(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>) 
             Output::Intake { base_url: base_url(&config.datadog), api_key, api_key_file }
         }
         (OutputChoice::Auto | OutputChoice::Agent, _, Some(address)) => {
-            agent(config, &address, layers, env);
+            own_address::check(config, &address, layers, env);
+            windows_fit(config, layers);
             Output::Agent(address)
         }
         (OutputChoice::Intake, None, _) => {
@@ -360,34 +362,10 @@ fn intake(config: &Config, layers: &mut Layers) {
     }
 }
 
-/// Refuses an Agent that is ourselves: what we send would come back to us, for ever.
-fn agent(config: &Config, address: &AgentAddress, layers: &mut Layers, env: &BTreeMap<String, String>) {
-    let ourselves = match address {
-        AgentAddress::Unix(path) => {
-            [&config.statsd.socket, &config.statsd.stream_socket].into_iter().flatten().any(|ours| ours == path)
-        }
-        AgentAddress::Udp(host, port) => {
-            let own = set(env, "POD_IP").is_some_and(|ip| ip == host);
-            config.statsd.listen.iter().any(|listen| listen.port() == *port && reaches(host, listen.ip(), own))
-        }
-    };
-    if ourselves {
-        let expected = "the real Agent's address, such as \"udp://$(HOST_IP):8125\": this is our own listener \
-                        (statsd.listen), and we would send to ourselves; set OOMWATCH_DATADOG__AGENT__DOGSTATSD";
-        layers.refuse("datadog.agent.dogstatsd", expected);
+/// The Agent sums up again over 10 s. Windows that do not fill those evenly would leave some of its own empty and others
+/// doubled.
+fn windows_fit(config: &Config, layers: &mut Layers) {
+    if ![1, 2, 5, 10].contains(&config.aggregate.interval.as_secs()) {
+        layers.refuse("aggregate.interval", "1s, 2s, 5s or 10s towards an Agent, which sums up again over 10 s");
     }
-}
-
-/// Whether a datagram to `host` arrives at a socket bound to `listen`; `own` says that the host is the pod's own address.
-fn reaches(host: &str, listen: IpAddr, own: bool) -> bool {
-    let listen = listen.to_canonical();
-    if host.eq_ignore_ascii_case("localhost") {
-        return listen.is_loopback() || listen.is_unspecified();
-    }
-    let Ok(host_ip) = host.parse::<IpAddr>().map(|ip| ip.to_canonical()) else { return false };
-    // A datagram to the unspecified address goes to loopback.
-    let to_loopback = is_loopback(&host_ip.to_string()) || host_ip.is_unspecified();
-    host_ip == listen
-        || (listen.is_unspecified() && (to_loopback || own))
-        || (host_ip.is_unspecified() && listen.is_loopback())
 }

@@ -10,6 +10,7 @@ mod datadog_env;
 mod fault;
 mod keys;
 mod layers;
+mod own_address;
 mod render;
 mod suggest;
 mod traffic;

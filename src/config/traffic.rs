@@ -49,6 +49,7 @@ section! {
     /// How samples become points.
     Aggregate in "aggregate" {
         /// Length of a window: whole seconds, at least 1s. Datadog expects 10s from StatsD; a shorter one sends more points.
+        /// Towards an Agent, which sums up again over 10 s, only 1s, 2s, 5s or 10s.
         interval: Duration = r#""10s""#,
         /// The most contexts (type, name, host, tags) held at once. Beyond it samples fold into one overflow context for each
         /// metric name, so sums stay right. Raise it, together with the memory limit, when oomwatch.statsd.overflowed grows.

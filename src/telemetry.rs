@@ -106,11 +106,13 @@ catalogue! {
     POINTS_FLUSHED: "oomwatch.points.flushed", Count, None, "", local, "Points handed to the output by flushes.";
     POINTS_DELIVERED: "oomwatch.points.delivered", Count, None, "", local, "Points that Datadog or the Agent took.";
     POINTS_QUEUED: "oomwatch.points.queued", Gauge, None, "", local, "Points that wait in memory or are on their way.";
-    OUTPUT_LAST_SUCCESS: "oomwatch.output.last_success.age", Gauge, Seconds, "", local, "Time since the last success of the output.";
+    OUTPUT_LAST_SUCCESS: "oomwatch.output.last_success.age", Gauge, Seconds, "", local, "Time since the last success of the output, or since the start before the first.";
+    OUTPUT_OUTAGE_LEFT: "oomwatch.output.outage_left", Gauge, Seconds, "", local, "How long an outage of the output may still last before points are lost; absent while that is not known.";
     SPOOL_BYTES: "oomwatch.spool.bytes", Gauge, Bytes, "", datadog, "Payloads waiting to be sent again.";
     SELF_RSS: "oomwatch.self.rss", Gauge, Bytes, "", datadog, "Resident memory of the sidecar itself.";
     IDENTITY_ERROR: "oomwatch.identity.error", Gauge, None, "id", local, "Right side minus left side of an accounting identity; anything but 0 is a defect of oomwatch.";
     READINGS_FAILED: "oomwatch.readings.failed", Count, None, "", local, "Readings of /proc or the cgroup that brought no memory figure.";
+    CONFIG_RELOADS: "oomwatch.config.reloads", Count, None, "result", local, "Settings files read again after SIGHUP: taken over (ok) or refused, the old settings kept (failed).";
     TASK_RESTARTS: "oomwatch.task.restarts", Count, None, "task", local, "Restarts of a task that may be restarted.";
 }
 

@@ -6,6 +6,7 @@
 
 mod flush;
 mod known;
+mod reconfigure;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -104,10 +104,10 @@ async fn pprof(config: &Config) -> (Finding, Option<u16>) {
         Err(words) => return (Finding::new(State::Fail, what, words, ""), None),
     };
     let port = puller.local_port();
-    let (ask, asked) = mpsc::channel(1);
+    let (ask, mut asked) = mpsc::channel(1);
     let (reply, answer) = oneshot::channel();
     let mut task = JoinSet::new();
-    task.spawn(puller.run(asked));
+    task.spawn(async move { puller.run(&mut asked).await });
     let _ = ask.send(PullRequest { kind: ProfileKind::Index, reply }).await;
     let finding = match answer.await {
         Ok(PullReply { outcome: Ok(Pulled::Index { goroutines: Some(count) }), .. }) => {

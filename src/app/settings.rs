@@ -15,8 +15,8 @@ use crate::{detect, page};
 use super::bind::Bound;
 
 /// The sink may use all of the shutdown time but a moment, in which it counts what it could not send.
-fn drain(config: &Config) -> Duration {
-    config.run.shutdown_timeout.saturating_sub(Duration::from_millis(300))
+pub(super) fn drain(shutdown_timeout: Duration) -> Duration {
+    shutdown_timeout.saturating_sub(Duration::from_millis(300))
 }
 
 pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
@@ -33,7 +33,7 @@ pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
         max_memory: config.spool.max_memory.0,
         historical: config.datadog.historical,
         policy,
-        drain: drain(config),
+        drain: drain(config.run.shutdown_timeout),
         stopped,
         ..defaults
     }
@@ -46,7 +46,7 @@ pub(super) fn agent(config: &Config, stopped: StopTime) -> agent::Settings {
     };
     agent::Settings {
         spread: config.aggregate.interval / 2,
-        drain: drain(config),
+        drain: drain(config.run.shutdown_timeout),
         stopped,
         ..agent::Settings::new(&address)
     }
@@ -180,8 +180,8 @@ pub(super) fn page(config: &Config) -> page::Settings {
     }
 }
 
-pub(super) fn identity(config: &Config, bound: &Bound) -> Identity {
-    let port = bound.page.local_addr().port();
+/// `port`: where the page listens.
+pub(super) fn identity(config: &Config, port: u16) -> Identity {
     let public = config.page.public_url.as_ref();
     Identity {
         service: config.datadog.service.clone().unwrap_or_default(),

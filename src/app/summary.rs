@@ -28,6 +28,11 @@ fn text(config: &Config, bound: &Bound) -> String {
             break;
         }
     }
+    if let Output::Intake { api_key, api_key_file: Some(file), .. } = &config.output
+        && api_key.expose().is_empty()
+    {
+        line("degraded", &format!("datadog.api_key_file: {} is not there; all is held until it is", file.display()));
+    }
     for missing in degraded(config) {
         line("degraded", &format!("{}: {}; {}", missing.what, missing.why, missing.fix));
     }

@@ -266,6 +266,10 @@ fn secret(path: &str, file: &Path, layers: &mut Layers) -> Option<Secret> {
     None
 }
 
+fn is_absent(file: &Path) -> bool {
+    file.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn is_header_text(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -339,6 +343,8 @@ fn api_key(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>)
             }
             Some((Secret::new(key), None))
         }
+        // A secret may be mounted after the start, and the app must not wait for it: the sink holds everything until then.
+        (_, Some(file)) if is_absent(file) => Some((Secret::new(""), Some(file.clone()))),
         (_, Some(file)) => secret("datadog.api_key_file", file, layers).map(|key| (key, Some(file.clone()))),
         (_, None) => None,
     }

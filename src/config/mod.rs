@@ -126,6 +126,11 @@ pub fn from_text(file: Option<(&Path, &str)>, env: &BTreeMap<String, String>) ->
 }
 
 impl Loaded {
+    /// Every key with its value as TOML.
+    pub fn values(&self) -> BTreeMap<String, String> {
+        self.effective.iter().map(|(path, value, _)| (path.clone(), value.clone())).collect()
+    }
+
     /// Every setting as TOML with its origin as a comment; what is secret is masked.
     pub fn show(&self) -> String {
         render::show(self)

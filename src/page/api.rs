@@ -30,12 +30,13 @@ pub(super) fn status(parts: &Snapshots) -> Vec<u8> {
     let statsd = parts.statsd.borrow().clone();
     let output = parts.output.borrow().clone();
     let watch = parts.watch.borrow().clone();
+    let about = parts.about.borrow().clone();
     let mut memory = watch.memory.clone();
     if memory.state.is_empty() {
         memory.state = "learning";
     }
     let mut degraded: Vec<&DegradedView> = Vec::new();
-    for view in parts.about.degraded.iter().chain(&watch.degraded).chain(&output.degraded) {
+    for view in about.degraded.iter().chain(&watch.degraded).chain(&output.degraded) {
         if !degraded.contains(&view) {
             degraded.push(view);
         }
@@ -44,7 +45,7 @@ pub(super) fn status(parts: &Snapshots) -> Vec<u8> {
     let mut dropped = sum(&sum(&statsd.dropped, &output.dropped), &kernel);
     dropped.retain(|_, count| *count > 0);
     json(&Status {
-        about: &parts.about,
+        about: &about,
         target: &watch.target,
         output: &output,
         statsd: StatsdPart { clients: watch.statsd_clients, dropped, ..StatsdPart::clone(&statsd) },

@@ -29,6 +29,7 @@ pub(super) struct Ledger {
     lost: u64,
     dropped: BTreeMap<&'static str, u64>,
     last_success: Option<Now>,
+    began: Instant,
     degraded: Option<DegradedView>,
     meters: Meters,
 }
@@ -39,6 +40,7 @@ struct Meters {
     queued: metrics::Gauge,
     bytes: metrics::Gauge,
     last_success: metrics::Gauge,
+    outage_left: metrics::Gauge,
     identity: metrics::Gauge,
 }
 
@@ -56,6 +58,7 @@ impl Ledger {
             queued: telemetry::gauge(&telemetry::POINTS_QUEUED, None),
             bytes: telemetry::gauge(&telemetry::SPOOL_BYTES, None),
             last_success: telemetry::gauge(&telemetry::OUTPUT_LAST_SUCCESS, None),
+            outage_left: telemetry::gauge(&telemetry::OUTPUT_OUTAGE_LEFT, None),
             identity: telemetry::gauge(&telemetry::IDENTITY_ERROR, Some(identity)),
         };
         Ledger {
@@ -66,6 +69,7 @@ impl Ledger {
             lost: 0,
             dropped: BTreeMap::new(),
             last_success: None,
+            began: Instant::now(),
             degraded: None,
             meters,
         }
@@ -111,9 +115,10 @@ impl Ledger {
         self.meters.queued.set(waiting as f64);
         self.meters.bytes.set(bytes as f64);
         self.meters.identity.set(error as f64);
-        if let Some(last) = self.last_success {
-            self.meters.last_success.set(now.tick.saturating_duration_since(last.tick).as_secs_f64());
-        }
+        // Before the first success the age grows from the start: an alert on it must fire for an output that never worked.
+        let since = self.last_success.map_or(self.began, |last| last.tick);
+        self.meters.last_success.set(now.tick.saturating_duration_since(since).as_secs_f64());
+        self.meters.outage_left.set(outage_seconds_left.map_or(f64::NAN, |seconds| seconds as f64));
         OutputPart {
             mode: self.mode,
             last_success: self.last_success.map(|last| rfc3339(last.wall)),

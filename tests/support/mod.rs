@@ -29,6 +29,8 @@ pub struct Sidecar {
     pub health: SocketAddr,
     /// What it printed at start.
     pub summary: String,
+    /// Its settings.
+    pub file: PathBuf,
     log: PathBuf,
     _dir: tempfile::TempDir,
 }
@@ -89,6 +91,7 @@ impl Sidecar {
             health: addresses(&find("health"))[0],
             child,
             summary,
+            file,
             log,
             _dir: dir,
         }

@@ -45,6 +45,7 @@ fn start(own_metrics: bool, queue: usize) -> Bench {
         out,
         snapshot,
         output: watch::channel(Arc::new(OutputPart { dropped: [("queue_full", 7)].into(), ..OutputPart::default() })).1,
+        settings: watch::channel(Settings::default()).1,
         wall_clock: wall,
         flush_every: Duration::from_secs(10),
         own_metrics,

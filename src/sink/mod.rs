@@ -12,14 +12,17 @@ mod complaints;
 mod connect;
 mod datagram;
 mod dispatch;
+mod inflow;
 pub mod intake;
 mod ledger;
 pub mod none;
 mod queue;
 mod random;
 mod secret;
+mod spool;
 pub mod store;
 mod store_dir;
 
 pub use connect::Proxy;
 pub use secret::Secret;
+pub use spool::last_partial;

@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Loaded, Output};
 use crate::pipeline::{self, OwnMetric, Rollup, Runtime, StopTime, investigate, wall_clock};
-use crate::sink::{agent::Agent, intake::Intake, none::Discard, store::Store};
+use crate::sink::{agent::Agent, intake::Intake, last_partial, none::Discard, store::Store};
 use crate::snapshot::{OutputPart, Snapshots, StatsdPart, WatchPart};
 use crate::source::puller::Puller;
 use crate::{aggregate::Aggregator, detect::Detectors, telemetry};
@@ -183,6 +183,16 @@ impl Signals {
     }
 }
 
+/// One that uses no second again that the process before us used for its last flush.
+fn aggregator(config: &Config) -> Aggregator {
+    let mut aggregator = Aggregator::new(settings::aggregate(config));
+    let soon = wall_clock() + 600.0;
+    // A stamp further ahead was made by a clock that was set back since.
+    let stamp = config.spool.dir.as_deref().and_then(last_partial).filter(|stamp| (*stamp as f64) < soon);
+    stamp.into_iter().for_each(|stamp| aggregator.set_last_partial(stamp));
+    aggregator
+}
+
 /// Where windows and events go.
 enum Sink {
     Intake(Box<Intake>),
@@ -270,7 +280,7 @@ fn spawn(
     };
     let investigation = investigate::Investigation::new(plan, who, wall_clock, wires);
     let rollup = Rollup {
-        aggregator: Aggregator::new(settings::aggregate(config)),
+        aggregator: aggregator(config),
         batches: batches_in,
         own: own_in,
         out: outgoing,

@@ -179,6 +179,8 @@ pub struct Window {
     pub points: Vec<Point>,
     pub sketches: Vec<SketchPoint>,
     pub raw: Vec<RawSamples>,
+    /// The second that a partial flush was stamped with: whoever flushes next must take another one.
+    pub partial: Option<i64>,
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
         ca_file: config.datadog.ca_file.clone(),
         proxy: Proxy { https: config.proxy.https.clone(), no: config.proxy.no_proxy.clone() },
         max_memory: config.spool.max_memory.0,
+        spool_dir: config.spool.dir.clone(),
+        max_size: config.spool.max_size.0,
         historical: config.datadog.historical,
         policy,
         drain: drain(config.run.shutdown_timeout),

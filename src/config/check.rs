@@ -131,6 +131,7 @@ fn ranges(config: &Config, layers: &mut Layers) {
     let buffer = config.statsd.receive_buffer.0;
     expect((4_096..=1 << 30).contains(&buffer), "statsd.receive_buffer", "4KiB to 1GiB, such as \"4MiB\"");
     expect(config.spool.max_memory.0 >= 65_536, "spool.max_memory", "at least 64KiB, such as \"4MiB\"");
+    expect(config.spool.max_size.0 >= 1 << 20, "spool.max_size", "at least 1MiB, such as \"64MiB\"");
     expect(
         config.spool.max_age > Duration::ZERO && config.spool.max_age <= HOUR,
         "spool.max_age",

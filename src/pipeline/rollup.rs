@@ -63,6 +63,9 @@ impl Rollup {
         let step = flush_every.clamp(Duration::from_millis(10), PUBLISH);
         let mut state =
             State::new(aggregator, (out, snapshot, output), Clock::new(wall_clock), flush_every, own_metrics);
+        // From the start: planned at the first tick, the first window would be longer than all others.
+        let now = state.clock.now();
+        state.plan_flush(now);
         let mut tick = pin!(sleep(state.clock.until_next(step)));
         loop {
             tokio::select! {

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::agent_lines::{self, Packer};
 use super::complaints::Complaints;
 use super::datagram::{Address, DatagramSink, Tally};
-use super::ledger::{Ledger, Now};
+use super::ledger::{Ledger, Now, Waiting};
 use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
 use crate::snapshot::{DegradedView, OutputPart};
 
@@ -177,7 +177,8 @@ impl Agent {
         self.lose("agent_unavailable", unavailable);
         self.lose("agent_full", full);
         let bytes = self.queue.queued() * self.address.pack() as u64;
-        status.send_replace(Arc::new(self.ledger.publish(self.waiting_lines, bytes, None, now)));
+        let waiting = Waiting { points: self.waiting_lines, bytes, ..Waiting::default() };
+        status.send_replace(Arc::new(self.ledger.publish(waiting, now)));
     }
 
     /// What the sending thread has settled since this was asked last, in lines: sent, unavailable, full.

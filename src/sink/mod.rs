@@ -12,6 +12,7 @@ mod complaints;
 mod connect;
 mod datagram;
 mod dispatch;
+mod inflow;
 pub mod intake;
 mod key;
 mod ledger;
@@ -20,8 +21,10 @@ mod outcome;
 mod queue;
 mod random;
 pub mod reach;
+mod spool;
 pub mod store;
 mod store_dir;
 mod tunnel;
 
 pub use connect::Proxy;
+pub use spool::last_partial;

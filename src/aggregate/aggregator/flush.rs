@@ -8,6 +8,9 @@ use crate::aggregate::{Mode, Reason, Settings, Window};
 /// Zeros for skipped buckets, at most: beyond it (the machine slept) only the last bucket gets them.
 const MAX_ZEROS: usize = 100_000;
 
+/// A partial flush that lies further ahead is a clock that was set back, and holds nobody up.
+const MOST_SHIFTED: i64 = 60;
+
 impl Aggregator {
     /// Closes the buckets that have ended by `now` and hands out everything that is closed.
     pub fn flush(&mut self, now: f64) -> Window {
@@ -22,7 +25,12 @@ impl Aggregator {
         let stamp = self.partial_stamp(now);
         self.last_partial = stamp;
         self.close(stamp, false);
-        self.hand_out()
+        Window { partial: Some(stamp), ..self.hand_out() }
+    }
+
+    /// The stamp of the last partial flush of an earlier process.
+    pub fn set_last_partial(&mut self, stamp: i64) {
+        self.last_partial = stamp;
     }
 
     fn partial_stamp(&self, now: f64) -> i64 {
@@ -42,7 +50,11 @@ impl Aggregator {
     pub(super) fn roll(&mut self, now: f64) {
         let interval = i64::from(self.settings.interval_seconds);
         let second = now.floor() as i64;
-        let bucket = second.saturating_sub(second.rem_euclid(interval));
+        let mut bucket = second.saturating_sub(second.rem_euclid(interval));
+        if interval == 1 && (bucket..bucket.saturating_add(MOST_SHIFTED)).contains(&self.last_partial) {
+            // Where each second is a bucket, a partial flush takes the whole of it.
+            bucket = self.last_partial + 1;
+        }
         let Some(open) = self.open else {
             self.open = Some(bucket);
             return;

@@ -51,7 +51,7 @@ impl Bound {
         match (health, page) {
             (Ok(health), Ok(page)) if faults.is_empty() => {
                 let bound = Bound { statsd, unixgram, unixstream, page, health, missing };
-                own_address::fault(config, &bound).map_or(Ok(bound), |fault| Err(vec![fault]))
+                own_address::fault(config, &bound).await.map_or(Ok(bound), |fault| Err(vec![fault]))
             }
             _ => Err(faults),
         }

@@ -4,16 +4,22 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::bind::Bound;
 use crate::config::{AgentAddress, Config, Output};
 
+/// A name server that does not answer must not hold the start back: nothing is read from the sockets meanwhile.
+const LOOK_UP: Duration = Duration::from_millis(100);
+
 /// The fault to end with, if what we send would come back to us.
-pub(super) fn fault(config: &Config, bound: &Bound) -> Option<String> {
+pub(super) async fn fault(config: &Config, bound: &Bound) -> Option<String> {
     let Output::Agent(address) = &config.output else { return None };
     let ours: Vec<SocketAddr> = bound.statsd.iter().map(|source| source.local_addr()).collect();
     let ourselves = match address {
-        AgentAddress::Udp(host, port) => ours.iter().any(|own| own.port() == *port) && leads_to(host, *port, &ours),
+        AgentAddress::Udp(host, port) => {
+            ours.iter().any(|own| own.port() == *port) && leads_here(host.clone(), *port, ours).await
+        }
         AgentAddress::Unix(path) => {
             let sockets = [&config.statsd.socket, &config.statsd.stream_socket];
             sockets.into_iter().flatten().any(|own| is_same_file(own, path))
@@ -25,6 +31,12 @@ pub(super) fn fault(config: &Config, bound: &Bound) -> Option<String> {
              real Agent's address, such as \"udp://$(HOST_IP):8125\""
         )
     })
+}
+
+/// [`leads_to`] on a thread for blocking work, for as long as a start may wait.
+async fn leads_here(host: String, port: u16, ours: Vec<SocketAddr>) -> bool {
+    let looked_up = tokio::task::spawn_blocking(move || leads_to(&host, port, &ours));
+    matches!(tokio::time::timeout(LOOK_UP, looked_up).await, Ok(Ok(true)))
 }
 
 /// A name that cannot be looked up now is nobody's.

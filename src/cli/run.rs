@@ -28,7 +28,9 @@ pub fn run(path: Option<&Path>, end_with_parent: bool) -> ExitCode {
     sys::set_up_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
-        .max_blocking_threads(4)
+        // Made on demand. A name server that hangs keeps a thread for each try, longer than the try itself: readings and files
+        // must not stand behind them.
+        .max_blocking_threads(16)
         .thread_name("oomwatch")
         .enable_all()
         .build();

@@ -47,22 +47,31 @@ impl Class {
     }
 }
 
-/// Code that holds something to be closed: start of a full function name, or, with a leading `*`, a part of it.
-const HANDLES: [&str; 14] = [
-    "net/http.(*persistConn)",
+/// Code that makes something to be closed: start of a full function name, or, with a leading `*`, a part of it. Makers alone: what
+/// a library's other functions allocate may be a result that the app keeps.
+const MAKERS: [&str; 11] = [
     "net/http.(*Transport).dialConn",
-    "database/sql.(*Rows)",
-    "database/sql.(*DB).connectionOpener",
     "database/sql.Open",
     "net.(*Dialer)",
     "net.Dial",
-    "net.(*conn)",
     "os.Open",
-    "os.(*File)",
     "*/statsd.New",
-    "*/statsd.(*Client",
+    "*/statsd.newStatsdBuffer",
     "google.golang.org/grpc.NewClient",
-    "github.com/redis/go-redis/",
+    "*redis/v9.NewClient",
+    "*mongo.Connect",
+    "*kafka-go.New",
+];
+
+/// Code whose goroutine stands for something that is open.
+const KEEPERS: [&str; 7] = [
+    "net/http.(*persistConn)",
+    "net.(*conn)",
+    "database/sql.(*Rows)",
+    "*/statsd.(*",
+    "google.golang.org/grpc",
+    "*/go-redis/",
+    "go.mongodb.org/mongo-driver/",
 ];
 
 /// Whether a function's name begins with a pattern, or holds it where the pattern begins with `*`.
@@ -73,15 +82,20 @@ pub(super) fn fits(function: &str, pattern: &str) -> bool {
     }
 }
 
-pub(super) fn holds_a_handle<'a>(mut stack: impl Iterator<Item = &'a Frame>) -> bool {
-    stack.any(|frame| HANDLES.iter().any(|pattern| fits(&frame.function, pattern)))
+/// Whether a heap stack made a handle.
+pub(super) fn makes_a_handle<'a>(mut stack: impl Iterator<Item = &'a Frame>) -> bool {
+    stack.any(|frame| MAKERS.iter().any(|pattern| fits(&frame.function, pattern)))
+}
+
+fn keeps_a_handle(group: &Group) -> bool {
+    group.stack.iter().any(|frame| KEEPERS.iter().any(|pattern| fits(&frame.function, pattern)))
 }
 
 /// What goroutines that pile up are, by where they stand and by how many more descriptors are open.
 pub(super) fn of_goroutines(groups: &[Group], fds_growth: Option<i64>) -> Class {
     let units = groups.first().map_or(0, |group| group.grew);
     let with_a_descriptor_each = fds_growth.is_some_and(|fds| units > 0 && fds >= units / 2);
-    if with_a_descriptor_each || groups.iter().any(|group| holds_a_handle(group.stack.iter().copied())) {
+    if with_a_descriptor_each || groups.iter().any(keeps_a_handle) {
         Class::UnclosedHandle
     } else {
         Class::GoroutineLeak

@@ -178,14 +178,14 @@ impl<'a> Case<'a> {
 
     /// What the row's code is known for; else what the goroutines are that pile up beside it.
     fn remedy_of(&self, row: &Row) -> Option<&'static str> {
-        let beside = || self.piled_up()?.iter().find_map(|group| remedy::of_heap(group.stack.iter().copied()));
+        let beside = || self.piled_up()?.iter().find_map(remedy::of_library);
         remedy::of_heap(self.growth.stack(row)).or_else(beside)
     }
 
     fn class_of(&self, row: &Row) -> Class {
         match self.piled_up() {
             Some(groups) => class::of_goroutines(groups, self.input.fds_growth),
-            None if class::holds_a_handle(self.growth.stack(row)) => Class::UnclosedHandle,
+            None if class::makes_a_handle(self.growth.stack(row)) => Class::UnclosedHandle,
             None => Class::HeapLeak,
         }
     }

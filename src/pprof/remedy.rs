@@ -15,29 +15,35 @@ const CONTEXT: &str = "cancel every context that is made: defer cancel()";
 const CHANNEL: &str = "let the goroutine end: select on ctx.Done() beside the channel, or close the channel";
 const ENDLESS: &str = "let the goroutine end: give it a context and cancel it, or close what it serves";
 
-/// (start of a full function name, or, with a leading `*`, a part of it; the mend). The first that fits wins, so the special stand first.
-const TABLE: [(&str, &str); 23] = [
-    ("github.com/DataDog/datadog-go/", STATSD),
+/// Who allocates: (start of a full function name, or, with a leading `*`, a part of it; the mend). The first that fits wins, so the
+/// special stand first. Makers alone: what else a library allocates may be a result that the app keeps.
+const MADE: [(&str, &str); 17] = [
     ("*/statsd.New", STATSD),
-    ("*/statsd.(*Client)", STATSD),
-    ("github.com/cactus/go-statsd-client/", STATSD),
-    ("gopkg.in/alexcesaro/statsd", STATSD),
-    ("github.com/smira/go-statsd", STATSD),
+    ("*/statsd.newStatsdBuffer", STATSD),
+    ("gopkg.in/alexcesaro/statsd.v2.New", STATSD),
+    ("github.com/smira/go-statsd.NewClient", STATSD),
     ("net/http.(*Transport).dialConn", HTTP),
     ("net/http.(*persistConn)", HTTP),
-    ("net/http.(*Client).do", HTTP),
-    ("database/sql.(*Rows)", ROWS),
-    ("database/sql.(*DB).Query", ROWS),
     ("time.NewTicker", TICKER),
     ("time.Tick", TICKER),
     ("time.After", TIMER),
     ("time.NewTimer", TIMER),
     ("context.With", CONTEXT),
-    ("context.(*cancelCtx)", CONTEXT),
     ("google.golang.org/grpc.NewClient", CLIENT),
     ("google.golang.org/grpc.Dial", CLIENT),
     ("database/sql.Open", CLIENT),
-    ("github.com/redis/go-redis/", CLIENT),
+    ("*redis/v9.NewClient", CLIENT),
+    ("*mongo.Connect", CLIENT),
+    ("*kafka-go.New", CLIENT),
+];
+
+/// Whose goroutines they are, likewise.
+const KEPT: [(&str, &str); 7] = [
+    ("*/statsd.(*", STATSD),
+    ("net/http.(*persistConn)", HTTP),
+    ("database/sql.(*Rows)", ROWS),
+    ("google.golang.org/grpc", CLIENT),
+    ("*/go-redis/", CLIENT),
     ("go.mongodb.org/mongo-driver/", CLIENT),
     ("github.com/segmentio/kafka-go", CLIENT),
 ];
@@ -45,13 +51,22 @@ const TABLE: [(&str, &str); 23] = [
 /// The mend for a heap stack, leaf first, by what the app called: frames from the owner on are the app's own affair.
 pub(super) fn of_heap<'a>(stack: impl Iterator<Item = &'a Frame>) -> Option<&'static str> {
     let called: Vec<&Frame> = stack.take_while(|frame| names::kind(frame) != names::Kind::App).take(64).collect();
-    let found = |(pattern, _): &&(&str, &str)| called.iter().any(|frame| fits(&frame.function, pattern));
-    TABLE.iter().find(found).map(|(_, mend)| *mend)
+    look_up(&MADE, &called)
+}
+
+/// The mend for goroutines of a library that pile up, where it is known.
+pub(super) fn of_library(group: &Group) -> Option<&'static str> {
+    look_up(&KEPT, &group.stack)
+}
+
+fn look_up(table: &[(&str, &'static str)], stack: &[&Frame]) -> Option<&'static str> {
+    let found = |(pattern, _): &&(&str, &str)| stack.iter().any(|frame| fits(&frame.function, pattern));
+    table.iter().find(found).map(|(_, mend)| *mend)
 }
 
 /// The mend for goroutines that pile up: the library's if it is known, else by what they wait on.
 pub(super) fn of_goroutine(group: &Group) -> Option<&'static str> {
-    of_heap(group.stack.iter().copied()).or(match group.waits_on()? {
+    of_library(group).or(match group.waits_on()? {
         "a channel send" | "a channel receive" => Some(CHANNEL),
         "a select" | "the network" => Some(ENDLESS),
         _ => None,

@@ -15,12 +15,15 @@ use std::time::Duration;
 
 use cadence::MetricSink;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::agent_lines;
 
 /// How long a send to a Unix socket waits for an Agent whose queue is full. Once that was in vain the next ones do not wait,
 /// until one goes through: what a stuck Agent would get late is worth less than what comes now.
 const WRITE: Duration = Duration::from_secs(1);
+/// Between two look-ups of an Agent that refuses.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the Agent listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +79,8 @@ enum Socket {
 #[derive(Default)]
 struct State {
     socket: Option<Socket>,
+    /// When it was opened, and the Agent's name with it looked up.
+    opened: Option<Instant>,
     /// Lines of the last datagram, of which no refusal has come back yet.
     unconfirmed: u64,
     /// The last send found the Agent's queue full: the socket does not wait any more.
@@ -112,7 +117,10 @@ impl DatagramSink {
     fn send(&self, state: &mut State, datagram: &[u8]) -> io::Result<()> {
         let socket = match &mut state.socket {
             Some(socket) => socket,
-            none => none.insert(open(&self.address)?),
+            none => {
+                state.opened = Some(Instant::now());
+                none.insert(open(&self.address)?)
+            }
         };
         match (socket, &self.address) {
             (Socket::Udp(socket), _) => socket.send(datagram).map(drop),
@@ -128,6 +136,10 @@ impl DatagramSink {
     /// The datagram before this one was refused.
     fn refused(&self, state: &mut State) {
         self.tally.unavailable.fetch_add(std::mem::take(&mut state.unconfirmed), Relaxed);
+        // Behind a name there may be another address by now: the next send looks it up, once a second at most.
+        if state.opened.is_none_or(|at| at.elapsed() >= LOOK_UP_EVERY) {
+            state.socket = None;
+        }
     }
 }
 

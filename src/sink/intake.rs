@@ -123,6 +123,8 @@ pub struct Intake {
     flights: JoinSet<Outcome>,
     /// The question whether the key is good: at most one.
     question: JoinSet<Outcome>,
+    /// The reading of the key file: at most one.
+    key_read: JoinSet<Option<Secret>>,
     /// How the spool's folder is opened; taken by the first job.
     opener: Option<Opener>,
     /// While no job has it.
@@ -184,6 +186,7 @@ impl Intake {
             carried: HashMap::new(),
             flights: JoinSet::new(),
             question: JoinSet::new(),
+            key_read: JoinSet::new(),
             opener: settings.spool_dir.map(opener),
             disk: None,
             disk_job: JoinSet::new(),
@@ -221,11 +224,12 @@ impl Intake {
                 n = input.recv_many(&mut batch, BATCH), if self.dispatch.has_room(self.now()) => {
                     if n == 0 { break } else { self.accept(&mut batch) }
                 }
-                Some(done) = self.flights.join_next_with_id() => self.settle(done).await,
+                Some(done) = self.flights.join_next_with_id() => self.settle(done),
                 Some(done) = self.disk_job.join_next() => self.disk_returns(done),
                 () = sleep_until(wake) => {}
                 _ = second.tick() => self.dispatch.expire(self.now()),
-                _ = poll.tick() => self.refresh_key().await,
+                _ = poll.tick() => self.refresh_key(),
+                Some(read) = self.key_read.join_next() => self.take_key(read),
                 _ = check.tick() => self.ask(),
                 Some(Ok(outcome)) = self.question.join_next() => self.hear(&outcome),
             }
@@ -249,7 +253,8 @@ impl Intake {
             }
             let wake = self.wake().min(end);
             tokio::select! {
-                Some(done) = self.flights.join_next_with_id() => self.settle(done).await,
+                Some(done) = self.flights.join_next_with_id() => self.settle(done),
+                Some(read) = self.key_read.join_next() => self.take_key(read),
                 Some(done) = self.disk_job.join_next() => self.disk_returns(done),
                 () = sleep_until(wake) => {}
                 _ = tick.tick() => {}
@@ -328,7 +333,7 @@ impl Intake {
         }
     }
 
-    async fn settle(&mut self, done: Result<(Id, Outcome), JoinError>) {
+    fn settle(&mut self, done: Result<(Id, Outcome), JoinError>) {
         let now = self.now();
         let (id, outcome) = match done {
             Ok((id, outcome)) => (id, Some(outcome)),
@@ -346,7 +351,7 @@ impl Intake {
             return self.dispatch.come_back(item, now);
         }
         if self.dispatch.settle(item, &outcome, now) {
-            self.refresh_key().await;
+            self.refresh_key();
         }
     }
 
@@ -367,8 +372,17 @@ impl Intake {
         }
     }
 
-    async fn refresh_key(&mut self) {
-        if self.key.refresh().await {
+    /// Has the key file read, beside everything else: its volume may hang.
+    fn refresh_key(&mut self) {
+        if self.key_read.is_empty()
+            && let Some(read) = self.key.reader()
+        {
+            self.key_read.spawn_blocking(read);
+        }
+    }
+
+    fn take_key(&mut self, read: Result<Option<Secret>, JoinError>) {
+        if self.key.take(read.ok().flatten()) {
             self.dispatch.key_changed();
             self.ask();
         }

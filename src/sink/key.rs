@@ -40,15 +40,17 @@ impl Key {
         header(&self.current)
     }
 
-    /// Reads the file again; true when there is another key now. A file that is gone or empty leaves the old key in use,
+    /// What reads the file again, where there is one; it may take as long as the volume under it hangs.
+    pub fn reader(&self) -> Option<impl FnOnce() -> Option<Secret> + Send + 'static> {
+        let path = self.file.clone()?;
+        Some(move || read(&path))
+    }
+
+    /// True when what was read is another key than the one in use. A file that is gone or empty leaves the old key in use,
     /// because a mounted secret is absent for a moment while it is replaced.
     ///
     /// The content is compared and not the time stamp: the file is a few bytes, and a mounted secret changes by a symlink.
-    pub async fn refresh(&mut self) -> bool {
-        let Some(path) = self.file.clone() else {
-            return false;
-        };
-        let fresh = tokio::task::spawn_blocking(move || read(&path)).await.ok().flatten();
+    pub fn take(&mut self, fresh: Option<Secret>) -> bool {
         match fresh.filter(|fresh| *fresh != self.current) {
             Some(fresh) => {
                 self.current = fresh;
@@ -79,20 +81,25 @@ mod tests {
         assert!(header(&Secret::new("\n")).is_none() && header(&Secret::new("a\nb")).is_none());
     }
 
-    #[tokio::test]
-    async fn a_key_file_wins_and_its_change_is_noticed_once() {
+    fn refresh(key: &mut Key) -> bool {
+        let fresh = key.reader().and_then(|read| read());
+        key.take(fresh)
+    }
+
+    #[test]
+    fn a_key_file_wins_and_its_change_is_noticed_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         std::fs::write(&path, "one\n").unwrap();
         let mut key = Key::new(Secret::new("env"), Some(path.clone()));
         assert_eq!(key.header().unwrap(), "one");
-        assert!(!key.refresh().await);
+        assert!(!refresh(&mut key));
         std::fs::write(&path, "two").unwrap();
-        assert!(key.refresh().await);
-        assert!(!key.refresh().await);
+        assert!(refresh(&mut key));
+        assert!(!refresh(&mut key));
         assert_eq!(key.header().unwrap(), "two");
         std::fs::write(&path, "").unwrap();
-        assert!(!key.refresh().await);
+        assert!(!refresh(&mut key));
         assert_eq!(key.header().unwrap(), "two");
     }
 

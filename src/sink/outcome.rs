@@ -52,8 +52,9 @@ pub(super) struct Reply {
 pub(super) fn judge(reply: &Reply) -> Outcome {
     let retry_after = seconds(&reply.headers);
     let html = is_html(reply);
-    let success = (200..300).contains(&reply.status);
-    let answer = if success && html { Answer::Foreign } else { Answer::Status { code: reply.status, retry_after } };
+    // What would end a payload, good or bad, counts from Datadog alone.
+    let ends = matches!(reply.status, 200..=299 | 400);
+    let answer = if ends && html { Answer::Foreign } else { Answer::Status { code: reply.status, retry_after } };
     let trouble = match reply.status {
         _ if html => Some(trouble(
             "html",
@@ -197,6 +198,7 @@ mod tests {
     fn a_page_of_html_is_not_datadog_even_with_success() {
         check(&reply(200, None, "\n<html>"), Answer::Foreign, Some("html"));
         check(&reply(200, Some(("content-type", "text/html; charset=utf-8")), ""), Answer::Foreign, Some("html"));
+        check(&reply(400, None, "<html>"), Answer::Foreign, Some("html"));
         check(&reply(403, None, "<!doctype html>"), Answer::status(403), Some("html"));
     }
 

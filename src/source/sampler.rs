@@ -121,7 +121,13 @@ impl Sampler {
             }
             let looked_at = Instant::now();
             let at = looked_at - begun;
-            let Ok((returned, observation)) = tokio::task::spawn_blocking(move || look(looker, at)).await else {
+            let look = tokio::task::spawn_blocking(move || look(looker, at));
+            // A look that hangs ends with the process: the drain waits for what is sent, not for it.
+            let looked = tokio::select! {
+                looked = look => looked,
+                () = stop.cancelled() => return,
+            };
+            let Ok((returned, observation)) = looked else {
                 return;
             };
             looker = returned;

@@ -204,6 +204,12 @@ fn the_class_follows_what_piles_up() {
     assert_eq!(unread.class, Class::UnclosedHandle);
     assert_eq!(unread.remedy, Some("read and close every response body, and share one http.Client"));
     assert_eq!(name(&input(&base, &heap(&[(LEAK, 20 * MIB)]))).class, Class::UnclosedHandle);
+    let scan = "database/sql.(*Rows).Scan database/sql/sql.go 1";
+    let get = "github.com/redis/go-redis/v9.(*StringCmd).readReply /m/github.com/redis/go-redis/v9@v9.1.0/command.go 1";
+    for kept in [scan, get] {
+        let naming = name(&input(&base, &heap(&[(&[kept, CACHE, MAIN], 20 * MIB)])));
+        assert_eq!((naming.class, naming.remedy), (Class::HeapLeak, None), "results that are kept: {kept}");
+    }
 }
 
 #[test]

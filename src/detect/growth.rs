@@ -28,6 +28,7 @@ const SCALES: [(u64, &str); 6] = [
 /// What counts as coming back down, and what as new ground above it.
 const DROP: f64 = 0.03;
 const NEW_GROUND: f64 = 0.02;
+const HILLS_DIFFER: f64 = 0.5;
 /// An alert is over when memory is this far below where it was told.
 const CLEAR_BELOW: f64 = 0.1;
 /// The same severity is told again at most this often: another scale may read half the time from the same hill.
@@ -215,7 +216,7 @@ impl Growth {
             self.near.settle(now.age, floor);
         }
         level.trend = level.scale.trend(self.settings.min_rise);
-        let Some(trend) = level.trend.filter(|trend| trend.floor > level.scale.recovered() + NEW_GROUND) else {
+        let Some(trend) = level.trend.filter(|trend| trend.floor > new_ground(&level.scale)) else {
             (level.warns, level.notices) = (0, 0);
             return;
         };
@@ -329,4 +330,12 @@ impl Growth {
         self.told = None;
         self.standing.clear(now.at)
     }
+}
+
+/// Above what was survived before, growth is new. Hills differ, so the next may be half as high again as the deepest that came back,
+/// and, as [`NearLimit`] has it, rise by a quarter of what is left to the limit.
+fn new_ground(scale: &Scale) -> f64 {
+    let survived = scale.recovered();
+    let next = HILLS_DIFFER * scale.depth();
+    survived + next.min(0.25 * (1.0 - survived)).max(NEW_GROUND)
 }

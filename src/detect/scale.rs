@@ -39,12 +39,16 @@ pub(super) struct Scale {
     width: Duration,
     /// What counts as coming back down, in the signal's unit.
     drop: f64,
+    /// The first reading. Buckets are counted from here, so that what is said does not hang on when the watching began.
+    origin: Option<Duration>,
     open: Option<Open>,
     floors: [f64; RING],
     ceilings: [f64; RING],
     len: usize,
     top: f64,
     recovered: f64,
+    /// The deepest fall below `recovered`.
+    depth: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +61,18 @@ struct Open {
 
 impl Scale {
     pub(super) fn new(width: Duration, drop: f64) -> Scale {
-        Scale { width, drop, open: None, floors: [0.0; RING], ceilings: [0.0; RING], len: 0, top: 0.0, recovered: 0.0 }
+        Scale {
+            width,
+            drop,
+            origin: None,
+            open: None,
+            floors: [0.0; RING],
+            ceilings: [0.0; RING],
+            len: 0,
+            top: 0.0,
+            recovered: 0.0,
+            depth: 0.0,
+        }
     }
 
     pub(super) fn width(&self) -> Duration {
@@ -68,6 +83,11 @@ impl Scale {
     /// sawtooth.
     pub(super) fn recovered(&self) -> f64 {
         self.recovered
+    }
+
+    /// How far memory fell from [`recovered`](Self::recovered) at the deepest: how high the hills are that come and go here.
+    pub(super) fn depth(&self) -> f64 {
+        self.depth
     }
 
     /// The floor of the last closed bucket.
@@ -82,7 +102,8 @@ impl Scale {
 
     /// Takes a value and says whether a bucket closed by it.
     pub(super) fn push(&mut self, at: Duration, value: f64) -> bool {
-        let index = at.as_millis() / self.width.as_millis().max(1);
+        let origin = *self.origin.get_or_insert(at);
+        let index = at.saturating_sub(origin).as_millis() / self.width.as_millis().max(1);
         match &mut self.open {
             Some(open) if open.index == index => {
                 open.floor = open.floor.min(value);
@@ -116,6 +137,7 @@ impl Scale {
             self.recovered = self.recovered.max(self.top);
             self.top = bucket.floor;
         }
+        self.depth = self.depth.max(self.recovered - bucket.floor);
         true
     }
 

@@ -220,7 +220,7 @@ impl Growth {
             (level.warns, level.notices) = (0, 0);
             return;
         };
-        let left = (1.0 - trend.ceiling).max(0.0) / trend.per_second;
+        let left = trend.seconds_until(1.0);
         let fast = level.scale.width() < Duration::from_secs(60);
         let haste = if fast { HASTE } else { 0.0 };
         let starting = now.age < self.settings.startup_grace && !self.burst.was_quiet();

@@ -17,6 +17,13 @@ const CLEAR: f64 = 4.0;
 /// The second half rises at least this much as fast as the first: what slows down more ends by itself.
 const NOT_SLOWING: f64 = 0.8;
 
+/// A half that rises this many times as fast as the one before is another pace, and not scatter.
+const ACCELERATES: f64 = 2.0;
+
+/// The widest buckets on which a pace that grows is taken to grow on: retries and fan-outs feed themselves within minutes, but over
+/// hours every morning of a day's load looks like that.
+const FEEDBACK: Duration = Duration::from_secs(60);
+
 /// A sustained, clean rise that does not slow down.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Trend {
@@ -31,6 +38,19 @@ pub(super) struct Trend {
     /// Where the peaks stand. A collected heap dies at its peak, near twice its live heap: growth is found on the floor and
     /// projected on the ceiling.
     pub ceiling: f64,
+    /// By what share the pace itself grows each second; zero unless growth feeds on itself.
+    pub gain: f64,
+}
+
+impl Trend {
+    /// Seconds until the peaks stand at `limit`, the pace growing on as it did.
+    pub(super) fn seconds_until(&self, limit: f64) -> f64 {
+        let room = (limit - self.ceiling).max(0.0);
+        if self.gain <= 0.0 {
+            return room / self.per_second;
+        }
+        (1.0 + self.gain * room / self.per_second).ln() / self.gain
+    }
 }
 
 /// Ring, open bucket, and the highest floor that ever came back down.
@@ -144,23 +164,34 @@ impl Scale {
     /// The rise of the ring, if it is one: at least `least` over the span, spread over all quarters (a step, a spike, a sawtooth's
     /// drop is not), four times what scatters around it, and not slowing down (a warm-up and a cache that fills do).
     pub(super) fn trend(&self, least: f64) -> Option<Trend> {
-        let floors = self.floors();
-        let n = floors.len();
-        if n < ENOUGH || !every_quarter_rises(floors, least) {
+        let n = self.len;
+        let halves = n == RING && theil_sen(&self.floors[n / 2..]) > ACCELERATES * theil_sen(&self.floors[..n / 2]);
+        self.trend_of_last(n, least).or_else(|| halves.then(|| self.trend_of_last(n / 2, least))?)
+    }
+
+    fn trend_of_last(&self, n: usize, least: f64) -> Option<Trend> {
+        let (floors, ceilings) = (&self.floors[self.len - n..self.len], &self.ceilings[self.len - n..self.len]);
+        if n < ENOUGH {
+            return None;
+        }
+        let feeds = n == RING && self.width <= FEEDBACK && feeds_on_itself(floors);
+        if !feeds && !every_quarter_rises(floors, least) {
             return None;
         }
         let slope = theil_sen(floors);
         let rise = slope * (n - 1) as f64;
-        if rise < least || rise < CLEAR * scatter(floors, slope) {
+        if rise < least || (!feeds && rise < CLEAR * scatter(floors, slope)) {
             return None;
         }
         let (first, second) = (theil_sen(&floors[..n / 2]), theil_sen(&floors[n / 2..]));
         if second < NOT_SLOWING * first {
             return None;
         }
-        // Exponential growth: the recent half is the better forecast.
-        let slope = if first > 0.0 && second > 2.0 * first { slope.max(second) } else { slope };
-        let ceilings = &self.ceilings[..n];
+        let accelerates = first > 0.0 && second > ACCELERATES * first;
+        let slope = if accelerates { slope.max(second) } else { slope };
+        let gain = if feeds && second > first && first > 0.0 { (second / first).ln() / (n / 2) as f64 } else { 0.0 };
+        // The second half's pace is that of its middle, a quarter of the ring ago.
+        let slope = if gain > 0.0 { second * (gain * (n / 4) as f64).exp() } else { slope };
         let floor = median_of(&floors[n - 3..]);
         let per_bucket = slope.max(theil_sen(ceilings));
         let width = self.width.as_secs_f64();
@@ -169,7 +200,8 @@ impl Scale {
             span: n as f64 * width,
             rise,
             floor,
-            ceiling: floor.max(recent_peaks(ceilings)),
+            ceiling: if gain > 0.0 { ceilings[n - 1] } else { floor.max(recent_peaks(ceilings)) },
+            gain: gain / width,
         })
     }
 }
@@ -185,6 +217,13 @@ fn every_quarter_rises(floors: &[f64], least: f64) -> bool {
     ];
     let rise = medians[3] - medians[0];
     rise >= 0.6 * least && medians.windows(2).all(|pair| pair[1] - pair[0] >= EVEN * rise)
+}
+
+fn feeds_on_itself(floors: &[f64]) -> bool {
+    let quarter = floors.len() / 4;
+    let medians: [f64; 4] = std::array::from_fn(|i| median_of(&floors[i * quarter..(i + 1) * quarter]));
+    let steps: [f64; 3] = std::array::from_fn(|i| medians[i + 1] - medians[i]);
+    steps[0] > 0.0 && steps.windows(2).all(|pair| (1.3..=3.0).contains(&(pair[1] / pair[0])))
 }
 
 /// The standard deviation of the residuals, estimated by their median (1.4826 for a normal distribution).

@@ -225,7 +225,8 @@ impl Growth {
         let haste = if fast { HASTE } else { 0.0 };
         let starting = now.age < self.settings.startup_grace && !self.burst.was_quiet();
         let waits = if fast { starting } else { now.age < self.settings.startup_grace };
-        let warns = left <= self.settings.horizon(trend.ceiling + haste) * trend.span && !waits;
+        let soon = left <= self.settings.warn_horizon.as_secs_f64();
+        let warns = soon && left <= self.settings.horizon(trend.ceiling + haste) * trend.span && !waits;
         let notices = left <= self.settings.horizon_notice * trend.span;
         level.warns = if warns { level.warns + 1 } else { 0 };
         level.notices = if notices { level.notices + 1 } else { 0 };
@@ -250,7 +251,8 @@ impl Growth {
         }
         // Another scale may read half the time from the same hill: worse is only what also stands higher.
         let severer = self.standing.severity().is_some_and(|stands| stands >= Severity::Warn && severity > stands);
-        let told = self.warned.is_some_and(|warned| !self.is_news(&warned, now, left));
+        let even = (1.0 - trend.ceiling).max(0.0) / trend.per_second;
+        let told = self.warned.is_some_and(|warned| !self.is_news(&warned, now, even));
         if told && !severer {
             return None;
         }

@@ -1,12 +1,11 @@
-//! The last 20 s of a signal, for the rules that cannot wait for buckets.
+//! The last seconds of a signal, for the rules that cannot wait for buckets: 20 s of them, or 2 s where four readings a second come.
 //!
 //! Readings nearer than 0.9 s to the last kept one are looked at but not kept: at four readings a second a leak that steps once
-//! a second would otherwise seem to stand still three times out of four, and the ring would need no bound.
+//! a second would otherwise seem to stand still three times out of four, and the ring would need no bound. The 2 s keep what is
+//! 0.2 s apart; only a rise of tens of MiB each time counts there.
 
 use std::time::Duration;
 
-const SPAN: Duration = Duration::from_secs(20);
-const SPACING: Duration = Duration::from_millis(900);
 /// 20 s at 0.9 s, and the tip.
 const POINTS: usize = 24;
 
@@ -39,20 +38,37 @@ impl Climb {
 }
 
 /// Oldest first; the last one is the tip, which moves until it is old enough to be kept.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Recent {
+    span: Duration,
+    spacing: Duration,
     points: [Point; POINTS],
     len: usize,
 }
 
+impl Default for Recent {
+    fn default() -> Recent {
+        Recent::keeping(Duration::from_secs(20), Duration::from_millis(900))
+    }
+}
+
 impl Recent {
+    /// The last 2 s at four readings a second.
+    pub(super) fn two_seconds() -> Recent {
+        Recent::keeping(Duration::from_secs(2), Duration::from_millis(200))
+    }
+
+    fn keeping(span: Duration, spacing: Duration) -> Recent {
+        Recent { span, spacing, points: [Point::default(); POINTS], len: 0 }
+    }
+
     pub(super) fn push(&mut self, at: Duration, value: f64) {
         let tip_is_fresh =
-            self.len >= 2 && self.points[self.len - 1].at.saturating_sub(self.points[self.len - 2].at) < SPACING;
+            self.len >= 2 && self.points[self.len - 1].at.saturating_sub(self.points[self.len - 2].at) < self.spacing;
         if tip_is_fresh {
             self.len -= 1;
         }
-        let old = self.points[..self.len].iter().take_while(|point| point.at + SPAN < at).count();
+        let old = self.points[..self.len].iter().take_while(|point| point.at + self.span < at).count();
         let old = old.max((self.len + 1).saturating_sub(POINTS));
         self.points.copy_within(old..self.len, 0);
         self.len -= old;

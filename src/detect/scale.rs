@@ -20,6 +20,8 @@ const NOT_SLOWING: f64 = 0.8;
 /// A half that rises this many times as fast as the one before is another pace, and not scatter.
 const ACCELERATES: f64 = 2.0;
 
+/// From each quarter to the next the step of such growth grows by a factor in here: less is a line with scatter, more is a jump.
+const FACTOR: std::ops::RangeInclusive<f64> = 1.3..=3.0;
 /// The widest buckets on which a pace that grows is taken to grow on: retries and fan-outs feed themselves within minutes, but over
 /// hours every morning of a day's load looks like that.
 const FEEDBACK: Duration = Duration::from_secs(60);
@@ -180,7 +182,7 @@ impl Scale {
         }
         let slope = theil_sen(floors);
         let rise = slope * (n - 1) as f64;
-        if rise < least || (!feeds && rise < CLEAR * scatter(floors, slope)) {
+        if rise < least || (!feeds && rise < CLEAR * scatter(floors, |i| slope * i as f64)) {
             return None;
         }
         let (first, second) = (theil_sen(&floors[..n / 2]), theil_sen(&floors[n / 2..]));
@@ -208,30 +210,34 @@ impl Scale {
 
 /// Each quarter's median stands above the one before by its share of the whole rise.
 fn every_quarter_rises(floors: &[f64], least: f64) -> bool {
-    let quarter = floors.len() / 4;
-    let medians = [
-        median_of(&floors[..quarter]),
-        median_of(&floors[quarter..2 * quarter]),
-        median_of(&floors[2 * quarter..3 * quarter]),
-        median_of(&floors[3 * quarter..]),
-    ];
+    let medians = quarters(floors);
     let rise = medians[3] - medians[0];
     rise >= 0.6 * least && medians.windows(2).all(|pair| pair[1] - pair[0] >= EVEN * rise)
 }
 
+fn quarters(floors: &[f64]) -> [f64; 4] {
+    let (quarter, n) = (floors.len() / 4, floors.len());
+    [0, 1, 2, 3].map(|i| median_of(&floors[i * quarter..if i < 3 { (i + 1) * quarter } else { n }]))
+}
+
+/// The quarters' steps grow by a like factor, and even the first stands clear of what scatters around such a curve.
 fn feeds_on_itself(floors: &[f64]) -> bool {
-    let quarter = floors.len() / 4;
-    let medians: [f64; 4] = std::array::from_fn(|i| median_of(&floors[i * quarter..(i + 1) * quarter]));
+    let medians = quarters(floors);
     let steps: [f64; 3] = std::array::from_fn(|i| medians[i + 1] - medians[i]);
-    steps[0] > 0.0 && steps.windows(2).all(|pair| (1.3..=3.0).contains(&(pair[1] / pair[0])))
+    if steps[0] <= 0.0 || !steps.windows(2).all(|pair| FACTOR.contains(&(pair[1] / pair[0]))) {
+        return false;
+    }
+    let (quarter, factor) = ((floors.len() / 4) as f64, (steps[2] / steps[0]).sqrt());
+    let curve = |i: usize| steps[0] * factor.powf((i as f64 - 0.5 * (quarter - 1.0)) / quarter) / (factor - 1.0);
+    steps[0] >= 2.0 * scatter(floors, curve)
 }
 
 /// The standard deviation of the residuals, estimated by their median (1.4826 for a normal distribution).
-fn scatter(floors: &[f64], slope: f64) -> f64 {
+fn scatter(floors: &[f64], curve: impl Fn(usize) -> f64) -> f64 {
     let mut residuals = [0.0; RING];
     let residuals = &mut residuals[..floors.len()];
     for (i, (residual, floor)) in residuals.iter_mut().zip(floors).enumerate() {
-        *residual = floor - slope * i as f64;
+        *residual = floor - curve(i);
     }
     let middle = median_of(residuals);
     for residual in residuals.iter_mut() {

@@ -160,6 +160,11 @@ impl Growth {
         Some((per_second * now.limit, words::time_left(room, per_second * now.limit)))
     }
 
+    /// Memory rises so steeply that it should be looked at more often.
+    pub fn hurries(&self) -> bool {
+        self.burst.hurries(&self.settings)
+    }
+
     pub fn severity(&self) -> Option<Severity> {
         self.standing.severity()
     }

@@ -99,23 +99,30 @@ impl Recent {
         let points = self.points();
         let lowest = points.iter().map(|point| point.value).fold(f64::MAX, f64::min);
         let from = points.iter().rposition(|point| point.value <= lowest)?;
-        let run = &points[from..];
-        let (first, last) = (run.first()?, run.last()?);
-        if run.len() < 3 {
-            return None;
-        }
-        let ups = run.windows(2).filter(|pair| pair[1].value > pair[0].value).count();
-        let rise = last.value - first.value;
-        let largest = run.windows(2).map(|pair| pair[1].value - pair[0].value).fold(0.0, f64::max);
-        Some(Climb {
-            rise,
-            seconds: (last.at - first.at).as_secs_f64(),
-            share_up: ups as f64 / (run.len() - 1) as f64,
-            ups,
-            largest: if rise > 0.0 { largest / rise } else { 1.0 },
-            late_share: if rise > 0.0 { (last.value - middle(run)) / rise } else { 0.0 },
-        })
+        climb_over(&points[from..])
     }
+
+    /// The climb over the readings before now of which each was higher than the one before.
+    pub(super) fn sprint(&self) -> Option<Climb> {
+        let points = self.points();
+        let steps = points.windows(2).rev().take_while(|pair| pair[1].value > pair[0].value).count();
+        climb_over(&points[points.len().checked_sub(steps + 1)?..])
+    }
+}
+
+fn climb_over(run: &[Point]) -> Option<Climb> {
+    let [first, _, .., last] = run else { return None };
+    let ups = run.windows(2).filter(|pair| pair[1].value > pair[0].value).count();
+    let rise = last.value - first.value;
+    let largest = run.windows(2).map(|pair| pair[1].value - pair[0].value).fold(0.0, f64::max);
+    Some(Climb {
+        rise,
+        seconds: (last.at - first.at).as_secs_f64(),
+        share_up: ups as f64 / (run.len() - 1) as f64,
+        ups,
+        largest: if rise > 0.0 { largest / rise } else { 1.0 },
+        late_share: if rise > 0.0 { (last.value - middle(run)) / rise } else { 0.0 },
+    })
 }
 
 /// The value half way in time, between the points around it.

@@ -17,9 +17,6 @@ const CLEAR: f64 = 4.0;
 /// The second half rises at least this much as fast as the first: what slows down more ends by itself.
 const NOT_SLOWING: f64 = 0.8;
 
-/// A half that rises this many times as fast as the one before is another pace, and not scatter.
-const ACCELERATES: f64 = 2.0;
-
 /// From each quarter to the next the step of such growth grows by a factor in here: less is a line with scatter, more is a jump.
 const FACTOR: std::ops::RangeInclusive<f64> = 1.3..=3.0;
 /// The widest buckets on which a pace that grows is taken to grow on: retries and fan-outs feed themselves within minutes, but over
@@ -166,13 +163,7 @@ impl Scale {
     /// The rise of the ring, if it is one: at least `least` over the span, spread over all quarters (a step, a spike, a sawtooth's
     /// drop is not), four times what scatters around it, and not slowing down (a warm-up and a cache that fills do).
     pub(super) fn trend(&self, least: f64) -> Option<Trend> {
-        let n = self.len;
-        let halves = n == RING && theil_sen(&self.floors[n / 2..]) > ACCELERATES * theil_sen(&self.floors[..n / 2]);
-        self.trend_of_last(n, least).or_else(|| halves.then(|| self.trend_of_last(n / 2, least))?)
-    }
-
-    fn trend_of_last(&self, n: usize, least: f64) -> Option<Trend> {
-        let (floors, ceilings) = (&self.floors[self.len - n..self.len], &self.ceilings[self.len - n..self.len]);
+        let (floors, n) = (self.floors(), self.len);
         if n < ENOUGH {
             return None;
         }
@@ -189,12 +180,13 @@ impl Scale {
         if second < NOT_SLOWING * first {
             return None;
         }
-        let accelerates = first > 0.0 && second > ACCELERATES * first;
-        let slope = if accelerates { slope.max(second) } else { slope };
+        // A pace that doubled: the recent half is the better forecast.
+        let slope = if first > 0.0 && second > 2.0 * first { slope.max(second) } else { slope };
         let gain = if feeds && second > first && first > 0.0 { (second / first).ln() / (n / 2) as f64 } else { 0.0 };
         // The second half's pace is that of its middle, a quarter of the ring ago.
         let slope = if gain > 0.0 { second * (gain * (n / 4) as f64).exp() } else { slope };
         let floor = median_of(&floors[n - 3..]);
+        let ceilings = &self.ceilings[..n];
         let per_bucket = slope.max(theil_sen(ceilings));
         let width = self.width.as_secs_f64();
         Some(Trend {

@@ -94,11 +94,14 @@ impl Recent {
         values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min)
     }
 
-    /// The climb from the latest of the lowest points, if there are at least two steps.
+    /// The climb from the latest of the lowest points, if there are at least two steps. What stands no more than a twentieth of the
+    /// rise above the lowest is as low: else a page more or less in the quiet before would be part of the climb, as steps that
+    /// do not rise.
     pub(super) fn climb(&self) -> Option<Climb> {
         let points = self.points();
         let lowest = points.iter().map(|point| point.value).fold(f64::MAX, f64::min);
-        let from = points.iter().rposition(|point| point.value <= lowest)?;
+        let low = lowest + 0.05 * (points.last()?.value - lowest);
+        let from = points.iter().rposition(|point| point.value <= low)?;
         climb_over(&points[from..])
     }
 
@@ -162,6 +165,14 @@ mod tests {
         let flat_then_up = (0..10).map(|_| 5.0).chain((1..=10).map(|i| 5.0 + f64::from(i)));
         let climb = recent(Duration::from_secs(1), flat_then_up).climb().expect("it climbs");
         assert_eq!(climb, Climb { rise: 10.0, seconds: 10.0, share_up: 1.0, ups: 10, largest: 0.1, late_share: 0.5 });
+    }
+
+    #[test]
+    fn a_page_more_in_the_quiet_before_is_no_part_of_a_climb() {
+        let quiet = (0..10).map(|i| if i == 2 { 4.9 } else { 5.0 });
+        let climb = recent(Duration::from_secs(1), quiet.chain((1..=8).map(|i| 5.0 + f64::from(i))));
+        let climb = climb.climb().expect("it climbs");
+        assert_eq!((climb.seconds, climb.share_up), (8.0, 1.0));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Output};
 use crate::pipeline::{self, OwnMetric, Rollup, Runtime, StopTime, investigate, wall_clock};
-use crate::sink::{agent::Agent, intake::Intake, none::Discard, store::Store};
+use crate::sink::{agent::Agent, intake::Intake, none::Discard, store::Store, upload::Uploader};
 use crate::snapshot::{About, OutputPart, Snapshots, StatsdPart, WatchPart, rfc3339};
 use crate::source::{puller::Puller, sampler::Sampler};
 use crate::{aggregate::Aggregator, detect::Detectors, telemetry};
@@ -61,10 +61,14 @@ pub async fn run(config: Config) -> Ended {
         Ok(sink) => sink,
         Err(fault) => return Ended::Refused(vec![fault]),
     };
+    let uploader = match settings::upload(&config, stopped.clone()).map(Uploader::new).transpose() {
+        Ok(uploader) => uploader,
+        Err(fault) => return Ended::Refused(vec![fault]),
+    };
     summary::print(&config, &bound);
     let stop = CancellationToken::new();
     let mut tasks = Tasks::default();
-    if let Err(fault) = spawn(&config, bound, sink, metrics, &stop, &mut tasks) {
+    if let Err(fault) = spawn(&config, bound, (sink, uploader), metrics, &stop, &mut tasks) {
         return Ended::Refused(vec![fault]);
     }
     let early = tokio::select! {
@@ -190,7 +194,7 @@ impl Sink {
 fn spawn(
     config: &Config,
     bound: Bound,
-    sink: Sink,
+    (sink, uploader): (Sink, Option<Uploader>),
     metrics: PrometheusHandle,
     stop: &CancellationToken,
     tasks: &mut Tasks,
@@ -202,6 +206,7 @@ fn spawn(
     let (findings, findings_in) = mpsc::channel(pipeline::FINDINGS);
     let (pulls, pulls_in) = mpsc::channel(pipeline::PULLS);
     let (store, store_in) = mpsc::channel(pipeline::STORE);
+    let (uploads, uploads_in) = mpsc::channel(pipeline::UPLOADS);
     let (pace, pace_in) = watch::channel(config.watch.interval);
     let (runtime, runtime_in) = watch::channel(Runtime::default());
     let (statsd, statsd_part) = watch::channel(Arc::new(StatsdPart::default()));
@@ -225,6 +230,7 @@ fn spawn(
         findings: findings_in,
         pulls,
         store: store.clone(),
+        uploads: uploader.is_some().then_some(uploads),
         outgoing: outgoing.clone(),
         own,
         runtime,
@@ -271,6 +277,9 @@ fn spawn(
     tasks.spawn("watch", watch.run());
     tasks.spawn("investigate", investigation.run());
     tasks.spawn("sink", sink.run(outgoing_in, output));
+    if let Some(uploader) = uploader {
+        tasks.spawn("upload", uploader.run(uploads_in));
+    }
     tasks.spawn("store", Store::new(settings::store(config)).run(store_in));
     tasks.spawn("health", bound.health.run(metrics, stop.clone()));
     tasks.spawn("page", bound.page.run(parts, store, stop.clone()));

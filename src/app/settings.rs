@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::aggregate;
-use crate::config::{Config, Counters, Limit, MapperProfile, Output, TagAction};
+use crate::config::{Config, Counters, Limit, MapperProfile, Output, TagAction, TraceAddress, UploadTo};
 use crate::datadog::Policy;
 use crate::pipeline::words::Identity;
 use crate::pipeline::{StopTime, plan};
-use crate::sink::{Proxy, Secret, agent, intake, store};
+use crate::sink::{Proxy, Secret, agent, intake, store, upload};
 use crate::source::{puller, sampler, unix::UnixgramSource, unix_stream::UnixStreamSource};
 use crate::{detect, page};
 
@@ -22,14 +22,13 @@ pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
     let Output::Intake { base_url, api_key, api_key_file } = &config.output else {
         return intake::Settings::new("", Secret::new(""));
     };
-    let https = config.proxy.https.as_ref().map(|proxy| proxy.expose().to_owned());
     let defaults = intake::Settings::new(base_url, Secret::new(api_key.expose()));
     let policy = Policy { max_age: config.spool.max_age, ..defaults.policy };
     intake::Settings {
         api_key_file: api_key_file.clone(),
         hostname: config.identity.hostname.clone(),
         ca_file: config.datadog.ca_file.clone(),
-        proxy: Proxy { https, no: config.proxy.no_proxy.clone() },
+        proxy: proxy(config),
         max_memory: config.spool.max_memory.0,
         historical: config.datadog.historical,
         policy,
@@ -37,6 +36,28 @@ pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
         stopped,
         ..defaults
     }
+}
+
+fn proxy(config: &Config) -> Proxy {
+    let https = config.proxy.https.as_ref().map(|proxy| proxy.expose().to_owned());
+    Proxy { https, no: config.proxy.no_proxy.clone() }
+}
+
+/// `None` when profiles are not uploaded.
+pub(super) fn upload(config: &Config, stopped: StopTime) -> Option<upload::Settings> {
+    let to = match config.upload.as_ref()? {
+        UploadTo::Agent(TraceAddress::Http(url)) => upload::To::Agent(url.base()),
+        UploadTo::Agent(TraceAddress::Unix(path)) => upload::To::AgentSocket(path.clone()),
+        UploadTo::Intake { base_url, api_key, api_key_file } => upload::To::Intake {
+            base_url: base_url.clone(),
+            api_key: Secret::new(api_key.expose()),
+            api_key_file: api_key_file.clone(),
+            ca_file: config.datadog.ca_file.clone(),
+            proxy: proxy(config),
+        },
+    };
+    let (hostname, tags) = (config.identity.hostname.clone(), config.identity.tags.clone());
+    Some(upload::Settings { to, hostname, tags, drain: drain(config), stopped })
 }
 
 pub(super) fn agent(config: &Config, stopped: StopTime) -> agent::Settings {

@@ -18,11 +18,12 @@ use super::errand::{Done, Errand, Yield};
 use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
 use super::plan::{Cause, Plan, Purpose, Settings, Step, Wish};
+use super::upload::Outbox;
 use super::views;
 use super::words::{self, Identity};
 use super::{
     Degraded, Finding, Gone, Outgoing, OwnMetric, ProfileKind, PullFailed, PullRequest, Runtime, StoreRequest, Target,
-    WallClock,
+    Upload, WallClock,
 };
 use crate::detect::{Change, Severity};
 use crate::pprof::Confidence;
@@ -36,6 +37,8 @@ pub struct Wires {
     pub findings: mpsc::Receiver<Finding>,
     pub pulls: mpsc::Sender<PullRequest>,
     pub store: mpsc::Sender<StoreRequest>,
+    /// `None` when profiles are not uploaded.
+    pub uploads: Option<mpsc::Sender<Upload>>,
     pub outgoing: mpsc::Sender<Outgoing>,
     pub own: mpsc::Sender<Vec<OwnMetric>>,
     pub runtime: watch::Sender<Runtime>,
@@ -54,6 +57,8 @@ pub struct Investigation {
     runtime: Runtime,
     /// The heap of the round under way, for the goroutine step to be named with; replaced by each evidence heap.
     round_heap: Option<(Duration, bytes::Bytes)>,
+    /// Profiles of the round under way that are to be uploaded.
+    outbox: Outbox,
     /// The step under way; dropped when the app is gone.
     work: Option<Work>,
 }
@@ -67,9 +72,11 @@ impl std::fmt::Debug for Investigation {
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 impl Investigation {
-    pub fn new(settings: Settings, who: Identity, clock: WallClock, wires: Wires) -> Investigation {
+    pub fn new(settings: Settings, who: Identity, clock: WallClock, mut wires: Wires) -> Investigation {
+        let outbox = Outbox::new(wires.uploads.take());
         Investigation {
             wires,
+            outbox,
             clock,
             began: Instant::now(),
             ledger: Ledger::new(who),
@@ -90,7 +97,7 @@ impl Investigation {
             tokio::select! {
                 finding = self.wires.findings.recv() => match finding {
                     Some(finding) => self.found(finding).await,
-                    None => return,
+                    None => return self.outbox.close(),
                 },
                 done = finish(&mut self.work) => self.done(done).await,
                 _ = tick.tick() => self.look_again(),
@@ -125,12 +132,14 @@ impl Investigation {
         self.baselines = Baselines::default();
         self.runtime = Runtime::default();
         self.round_heap = None;
+        self.outbox.appeared();
         self.work = None;
         self.plan.appeared(self.now());
     }
 
     async fn vanished(&mut self, gone: Gone) {
         self.work = None;
+        self.outbox.close();
         self.plan.vanished();
         self.target = None;
         let events = self.ledger.vanished(gone, (self.clock)());
@@ -166,7 +175,11 @@ impl Investigation {
             return;
         }
         let now = self.now();
-        let Some(step) = self.plan.next(now, &self.ledger.figures, self.runtime.goroutines) else { return };
+        let next = self.plan.next(now, &self.ledger.figures, self.runtime.goroutines);
+        if next.is_none_or(|step| step.purpose != Purpose::Evidence) {
+            self.outbox.close();
+        }
+        let Some(step) = next else { return };
         let reason = match step.purpose {
             Purpose::FirstSight => "first_sight",
             Purpose::Baseline => "baseline",
@@ -211,6 +224,10 @@ impl Investigation {
         match yielded {
             Yield::Count(count) => self.runtime.goroutines = count.or(self.runtime.goroutines),
             Yield::Profile { bytes, live_heap } => {
+                if step.purpose == Purpose::Evidence {
+                    self.outbox
+                        .add(step.kind, bytes.clone(), || upload(&self.ledger, self.target.as_ref()?, self.clock));
+                }
                 self.runtime.degraded = None;
                 self.runtime.live_heap_bytes = live_heap.or(self.runtime.live_heap_bytes);
                 self.keep_to_compare(step, bytes, kept.cloned());
@@ -310,6 +327,20 @@ impl Investigation {
             other
         });
     }
+}
+
+/// What an upload of this moment is called. Without an open incident there is no reason for one.
+fn upload(ledger: &Ledger, target: &Target, clock: WallClock) -> Option<Upload> {
+    let incident = ledger.open.as_ref()?;
+    Some(Upload {
+        target: target.clone(),
+        app: ledger.app.clone(),
+        trigger: incident.kind.label(),
+        incident: incident.id.clone(),
+        taken_at: clock(),
+        sequence: 0,
+        profiles: Vec::new(),
+    })
 }
 
 fn app_name(who: &Identity, target: &Target) -> String {

@@ -7,6 +7,7 @@
 //!                 ◀──── Pace ────┘ ◀────Runtime─────  │  ▲
 //!                                         PullRequest ▼  │ PullReply
 //!                                              source::puller
+//! investigate ──Upload──▶ sink::upload ──▶ Datadog (profiles)
 //! ```
 
 pub mod chart;
@@ -17,6 +18,7 @@ pub mod investigate;
 pub mod ledger;
 pub mod plan;
 mod rollup;
+pub mod upload;
 pub mod views;
 pub mod watch;
 pub mod words;
@@ -29,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 pub use rollup::Rollup;
+pub use upload::Upload;
 
 use crate::aggregate::Window;
 use crate::detect::{Change, Reading};
@@ -58,6 +61,10 @@ pub const PULLS: usize = 1;
 
 /// Requests to the profile store. Full: the asker waits; the page gives up by its own time limit.
 pub const STORE: usize = 8;
+
+/// Uploads of profiles that wait while one is under way, each of at most [`crate::datadog::MAX_UPLOAD`] bytes. Full: the newest
+/// is lost and counted as `queue_full`; rounds are a minute apart and an upload is given up sooner.
+pub const UPLOADS: usize = 1;
 
 /// What a batch keeps of its room when it is given back.
 const SPARE_BYTES: usize = 128 * 1024;

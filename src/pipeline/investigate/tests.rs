@@ -45,7 +45,7 @@ impl Rig {
         let (incidents, incidents_in) = watch::channel(Arc::default());
         let (app, app_in) = watch::channel(app);
         let (pulled, pulled_in) = watch::channel(Vec::new());
-        let wires = Wires { findings: findings_in, pulls, store, outgoing, own, runtime, incidents };
+        let wires = Wires { findings: findings_in, pulls, store, uploads: None, outgoing, own, runtime, incidents };
         let seconds = Duration::from_secs;
         let settings = Settings { baseline_after: seconds(60), cooldown: seconds(60), max_per_hour: 6 };
         let mut tasks = JoinSet::new();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::rules;
+use crate::pprof::language::Language;
 
 /// Where an Agent takes the form and passes it on under its own key.
 pub const AGENT_PROFILES: &str = "/profiling/v1/input";
@@ -33,6 +34,7 @@ pub struct Process<'a> {
     pub pid: i32,
     /// With the pid it is the identity of a process.
     pub incarnation: u64,
+    pub language: Language,
 }
 
 /// Why and when.
@@ -45,6 +47,17 @@ pub struct Occasion<'a> {
     pub incident: &'a str,
     /// Uploads of this process before this one.
     pub sequence: u64,
+}
+
+impl Language {
+    /// Family, runtime and language, as the tracers of each say them (dd-trace-go, dd-trace-js, libdatadog).
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Language::Go => ("go", "go", "go"),
+            Language::Node => ("node", "nodejs", "javascript"),
+            Language::Rust => ("native", "native", "rust"),
+        }
+    }
 }
 
 /// A request's body and its type.
@@ -99,7 +112,7 @@ pub fn profile_form(
         tags_profiler: tags(process, occasion).join(","),
         start: humantime::format_rfc3339_nanos(end - PERIOD).to_string(),
         end: humantime::format_rfc3339_nanos(end).to_string(),
-        family: "go",
+        family: process.language.words().0,
         version: "4",
         info: InfoJson { profiler },
     };
@@ -126,7 +139,8 @@ fn tags(process: Process<'_>, occasion: Occasion<'_>) -> Vec<String> {
     let runtime_id = runtime_id(process.pid, process.incarnation, process.host.unwrap_or_default(), process.tags);
     let mut tags = vec![format!("service:{}", process.service)];
     tags.extend(process.host.map(|host| format!("host:{host}")));
-    tags.extend(["runtime:go".to_owned(), "language:go".to_owned(), "runtime_os:linux".to_owned()]);
+    let (_, runtime, language) = process.language.words();
+    tags.extend([format!("runtime:{runtime}"), format!("language:{language}"), "runtime_os:linux".to_owned()]);
     tags.push(format!("runtime-id:{runtime_id}"));
     tags.push(format!("process_id:{}", process.pid));
     tags.push(format!("profile_seq:{}", occasion.sequence));
@@ -166,7 +180,7 @@ mod tests {
     use super::*;
 
     fn process(tags: &[String]) -> Process<'_> {
-        Process { service: "receipts", host: Some("node-1"), tags, pid: 7, incarnation: 4_711 }
+        Process { service: "receipts", host: Some("node-1"), tags, pid: 7, incarnation: 4_711, language: Language::Go }
     }
 
     const OCCASION: Occasion<'static> =
@@ -239,6 +253,18 @@ mod tests {
         let bytes = id.as_bytes();
         assert_eq!((id.len(), bytes[8], bytes[13], bytes[14]), (36, b'-', b'-', b'8'));
         assert!(b"89ab".contains(&bytes[19]), "{id}");
+    }
+
+    #[test]
+    fn each_language_has_the_words_of_its_own_tracer() {
+        for (language, family, tag) in [
+            (Language::Node, "node", "runtime:nodejs,language:javascript"),
+            (Language::Rust, "native", "language:rust"),
+        ] {
+            let form = profile_form(Process { language, ..process(&[]) }, OCCASION, &[], "b0");
+            let body = String::from_utf8_lossy(&form.body).into_owned();
+            assert!(body.contains(&format!("\"family\":\"{family}\"")) && body.contains(tag), "{body}");
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ use super::random;
 use super::secret::{Key, Secret};
 use crate::datadog::{AGENT_PROFILES, INTAKE_PROFILES, Occasion, Process, ProfileForm, profile_form};
 use crate::pipeline::{StopTime, Upload};
+use crate::pprof::language::{self, Language};
+use crate::pprof::read;
 use crate::telemetry;
 
 /// dd-trace-go makes two and tries again a minute later with new profiles; ours are few.
@@ -73,6 +75,8 @@ pub struct Uploader {
     settings: Settings,
     way: Way,
     complaints: Complaints,
+    /// [`PAUSE`], but for tests.
+    pause: Duration,
 }
 
 enum Way {
@@ -115,7 +119,7 @@ impl Uploader {
                 }
             }
         };
-        Ok(Uploader { settings, way, complaints: Complaints::default() })
+        Ok(Uploader { settings, way, complaints: Complaints::default(), pause: PAUSE })
     }
 
     /// Uploads until nobody can send any more, and at the stop no longer than the drain lasts.
@@ -131,8 +135,10 @@ impl Uploader {
     }
 
     async fn deliver(&mut self, upload: &Upload) -> Result<(), Failed> {
-        let form = self.form(upload);
-        let mut pause = PAUSE;
+        let profiles = upload.profiles.clone();
+        let language = tokio::task::spawn_blocking(move || language(&profiles)).await.unwrap_or_default();
+        let form = self.form(upload, language);
+        let mut pause = self.pause;
         for _ in 1..ATTEMPTS {
             match self.attempt(&form).await {
                 Err(failed) if failed.result == "unreachable" => {}
@@ -146,13 +152,14 @@ impl Uploader {
         self.attempt(&form).await
     }
 
-    fn form(&self, upload: &Upload) -> ProfileForm {
+    fn form(&self, upload: &Upload, language: Language) -> ProfileForm {
         let process = Process {
             service: &upload.app,
             host: self.settings.hostname.as_deref(),
             tags: &self.settings.tags,
             pid: upload.target.pid,
             incarnation: upload.target.incarnation,
+            language,
         };
         let occasion = Occasion {
             taken_at: upload.taken_at,
@@ -166,8 +173,8 @@ impl Uploader {
     async fn attempt(&mut self, form: &ProfileForm) -> Result<(), Failed> {
         match timeout(TIMEOUT, self.post(form)).await {
             Ok(Ok(response)) => judge(&response),
-            Ok(Err(words)) => Err(unreachable(words)),
-            Err(_) => Err(unreachable(format!("no answer within {} s", TIMEOUT.as_secs()))),
+            Ok(Err(words)) => Err(unreachable(&words)),
+            Err(_) => Err(unreachable(&format!("no answer within {} s", TIMEOUT.as_secs()))),
         }
     }
 
@@ -198,7 +205,7 @@ impl Uploader {
         telemetry::count(&telemetry::PROFILE_UPLOADS, Some(result)).increment(1);
         match outcome {
             Ok(()) => {
-                info!(incident = %upload.incident, profiles = upload.profiles.len(), "profiles uploaded to Datadog")
+                info!(incident = %upload.incident, profiles = upload.profiles.len(), "profiles uploaded to Datadog");
             }
             Err(Failed { words, .. }) if self.complaints.add(result, 1, Instant::now()).is_some() => {
                 warn!(incident = %upload.incident, result, "profiles not uploaded: {words}");
@@ -206,6 +213,12 @@ impl Uploader {
             Err(_) => {}
         }
     }
+}
+
+/// Reads the first profile: the viewer wants to know whose frames it shows.
+fn language(profiles: &[(&'static str, Bytes)]) -> Language {
+    let profile = profiles.first().and_then(|(_, bytes)| read::read(bytes, read::MAX_INFLATED).ok());
+    profile.map_or_else(Language::default, |profile| language::language(&profile.frames))
 }
 
 fn address(base: &str, path: &str) -> Result<Uri, String> {
@@ -263,12 +276,12 @@ fn judge(response: &Response<Incoming>) -> Result<(), Failed> {
         300..=399 => refused("redirects are not followed; check datadog.agent.trace or datadog.profile_url"),
         401 | 403 => refused("the API key was refused; check it, and that it belongs to datadog.site"),
         404 => refused("no profiles are taken there; check the address, and that the Agent is 7.20 or newer"),
-        408 | 429 | 500..=599 => Err(unreachable(format!("status {status}"))),
+        408 | 429 | 500..=599 => Err(unreachable(&format!("status {status}"))),
         _ => refused("the profiles were not taken"),
     }
 }
 
-fn unreachable(words: String) -> Failed {
+fn unreachable(words: &str) -> Failed {
     Failed {
         result: "unreachable",
         words: format!("{words}; check datadog.agent.trace, datadog.profile_url and egress rules"),

@@ -25,7 +25,7 @@ use crate::pipeline::{self, OwnMetric, Rollup, Runtime, StopTime, investigate, w
 use crate::sink::{agent::Agent, intake::Intake, none::Discard, store::Store, upload::Uploader};
 use crate::snapshot::{About, OutputPart, Snapshots, StatsdPart, WatchPart, rfc3339};
 use crate::source::{puller::Puller, sampler::Sampler};
-use crate::{aggregate::Aggregator, detect::Detectors, telemetry};
+use crate::{aggregate::Aggregator, detect::Detectors, page, telemetry};
 
 use bind::Bound;
 
@@ -205,6 +205,7 @@ fn spawn(
     let (observations, observations_in) = mpsc::channel(pipeline::OBSERVATIONS);
     let (findings, findings_in) = mpsc::channel(pipeline::FINDINGS);
     let (pulls, pulls_in) = mpsc::channel(pipeline::PULLS);
+    let (asked, asked_in) = mpsc::channel(pipeline::ASKED);
     let (store, store_in) = mpsc::channel(pipeline::STORE);
     let (uploads, uploads_in) = mpsc::channel(pipeline::UPLOADS);
     let (pace, pace_in) = watch::channel(config.watch.interval);
@@ -228,6 +229,7 @@ fn spawn(
     let watch = pipeline::watch::Watch::new(detectors, config.watch.interval, wall_clock, watch_wires);
     let wires = investigate::Wires {
         findings: findings_in,
+        asked: asked_in,
         pulls,
         store: store.clone(),
         uploads: uploader.is_some().then_some(uploads),
@@ -282,6 +284,6 @@ fn spawn(
     }
     tasks.spawn("store", Store::new(settings::store(config)).run(store_in));
     tasks.spawn("health", bound.health.run(metrics, stop.clone()));
-    tasks.spawn("page", bound.page.run(parts, store, stop.clone()));
+    tasks.spawn("page", bound.page.run(parts, page::Wires { store, asked }, stop.clone()));
     Ok(())
 }

@@ -119,7 +119,7 @@ async fn a_page_of_html_is_no_agent() {
     let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 0\r\n\r\n";
     let mut uploader = uploader(To::Agent(base));
     let serve = async { answer_one(listener.accept().await.unwrap().0, page).await };
-    let form = ProfileForm { content_type: "x".into(), body: Bytes::new() };
+    let form = ProfileForm { content_type: "x".into(), body: Bytes::from_static(b"x") };
     let (outcome, _) = tokio::join!(uploader.attempt(&form), serve);
     assert_eq!(outcome.map_err(|failed| failed.result), Err("refused"));
 }

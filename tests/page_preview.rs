@@ -101,8 +101,13 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
     let (watching, watch_part) = watch::channel(Arc::new(watched));
     let (told, incidents) = watch::channel(Arc::new(incidents));
     let about = About { version: "0.1.0".into(), started_at: rfc3339(now - 4000.0), degraded: vec![] };
-    let parts =
-        Snapshots { statsd: statsd_part, output: output_part, watch: watch_part, incidents, about: Arc::new(about) };
+    let parts = Snapshots {
+        statsd: statsd_part,
+        output: output_part,
+        watch: watch_part,
+        incidents,
+        about: watch::channel(Arc::new(about)).1,
+    };
     let port = if std::env::var_os("OOMWATCH_PREVIEW_SECONDS").is_some() { 7071 } else { 0 };
     let listen = SocketAddr::from(([127, 0, 0, 1], if token.is_none() { port } else { 0 }));
     let settings = Settings { listen, hosts: vec![], token: token.map(str::to_owned) };
@@ -113,7 +118,8 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
     let told_to_go_on = go_on.clone();
     let mut tasks = JoinSet::new();
     let (asked, _) = tokio::sync::mpsc::channel(1);
-    tasks.spawn(server.run(parts, oomwatch::page::Wires { store, asked }, CancellationToken::new()));
+    let wires = oomwatch::page::Wires { store, asked };
+    tasks.spawn(async move { server.run(parts, wires, CancellationToken::new()).await });
     tasks.spawn(async move {
         // The senders live as long as the page, or its parts would stand still.
         let _owners = (statsd, output, watching);

@@ -384,8 +384,15 @@ fn mutated_profiles_are_read_or_refused_and_named_without_a_panic() {
         let Ok(now) = read(&bytes, MAX_INFLATED) else { continue };
         read_anyway += 1;
         let goroutines = Some((Some(&base), &now));
-        let input =
-            Input { base: Some(&base), now: &now, goroutines, rss_growth_bytes: Some(1), previous: None, seconds: 1.0 };
+        let input = Input {
+            base: Some(&base),
+            now: &now,
+            goroutines,
+            rss_growth_bytes: Some(1),
+            fds_growth: None,
+            previous: None,
+            seconds: 1.0,
+        };
         let naming = name(&input);
         assert!(naming.culprits.len() <= 10 && naming.sentence.len() < 8_000);
     }

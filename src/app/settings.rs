@@ -7,22 +7,23 @@ use crate::config::{Config, Counters, Limit, MapperProfile, Output, TagAction, T
 use crate::datadog::Policy;
 use crate::pipeline::words::Identity;
 use crate::pipeline::{StopTime, plan};
-use crate::sink::{Proxy, Secret, agent, intake, store, upload};
+use crate::secret::Secret;
+use crate::sink::{Proxy, agent, intake, store, upload};
 use crate::source::{puller, sampler, unix::UnixgramSource, unix_stream::UnixStreamSource};
 use crate::{detect, page};
 
 use super::bind::Bound;
 
 /// The sink may use all of the shutdown time but a moment, in which it counts what it could not send.
-fn drain(config: &Config) -> Duration {
-    config.run.shutdown_timeout.saturating_sub(Duration::from_millis(300))
+pub(super) fn drain(shutdown_timeout: Duration) -> Duration {
+    shutdown_timeout.saturating_sub(Duration::from_millis(300))
 }
 
 pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
     let Output::Intake { base_url, api_key, api_key_file } = &config.output else {
-        return intake::Settings::new("", Secret::new(""));
+        return intake::Settings::new("", Secret::default());
     };
-    let defaults = intake::Settings::new(base_url, Secret::new(api_key.expose()));
+    let defaults = intake::Settings::new(base_url, api_key.clone());
     let policy = Policy { max_age: config.spool.max_age, ..defaults.policy };
     intake::Settings {
         api_key_file: api_key_file.clone(),
@@ -30,17 +31,18 @@ pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
         ca_file: config.datadog.ca_file.clone(),
         proxy: proxy(config),
         max_memory: config.spool.max_memory.0,
+        spool_dir: config.spool.dir.clone(),
+        max_size: config.spool.max_size.0,
         historical: config.datadog.historical,
         policy,
-        drain: drain(config),
+        drain: drain(config.run.shutdown_timeout),
         stopped,
         ..defaults
     }
 }
 
 fn proxy(config: &Config) -> Proxy {
-    let https = config.proxy.https.as_ref().map(|proxy| proxy.expose().to_owned());
-    Proxy { https, no: config.proxy.no_proxy.clone() }
+    Proxy { https: config.proxy.https.clone(), no: config.proxy.no_proxy.clone() }
 }
 
 /// `None` when profiles are not uploaded.
@@ -50,14 +52,14 @@ pub(super) fn upload(config: &Config, stopped: StopTime) -> Option<upload::Setti
         UploadTo::Agent(TraceAddress::Unix(path)) => upload::To::AgentSocket(path.clone()),
         UploadTo::Intake { base_url, api_key, api_key_file } => upload::To::Intake {
             base_url: base_url.clone(),
-            api_key: Secret::new(api_key.expose()),
+            api_key: api_key.clone(),
             api_key_file: api_key_file.clone(),
             ca_file: config.datadog.ca_file.clone(),
             proxy: proxy(config),
         },
     };
-    let (hostname, tags) = (config.identity.hostname.clone(), config.identity.tags.clone());
-    Some(upload::Settings { to, hostname, tags, drain: drain(config), stopped })
+    let hostname = config.identity.hostname.clone();
+    Some(upload::Settings { to, hostname, drain: drain(config.run.shutdown_timeout), stopped })
 }
 
 pub(super) fn agent(config: &Config, stopped: StopTime) -> agent::Settings {
@@ -67,7 +69,7 @@ pub(super) fn agent(config: &Config, stopped: StopTime) -> agent::Settings {
     };
     agent::Settings {
         spread: config.aggregate.interval / 2,
-        drain: drain(config),
+        drain: drain(config.run.shutdown_timeout),
         stopped,
         ..agent::Settings::new(&address)
     }
@@ -132,6 +134,17 @@ fn mapper(config: &Config) -> aggregate::Mapper {
 
 pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -> sampler::Settings {
     sampler::Settings {
+        statsd_ports: bound.statsd.iter().map(|source| source.local_addr().port()).collect(),
+        own_socket_inodes: bound.statsd.iter().filter_map(|source| source.inode()).collect(),
+        unixgram_inode: bound.unixgram.as_ref().and_then(UnixgramSource::inode),
+        stream_clients: bound.unixstream.as_ref().map(UnixStreamSource::clients),
+        ..looking(config, pprof_port)
+    }
+}
+
+/// What a look at the app needs without any socket of ours.
+pub(super) fn looking(config: &Config, pprof_port: Option<u16>) -> sampler::Settings {
+    sampler::Settings {
         pid: config.watch.pid,
         name: config.watch.name.clone(),
         cmdline: config.watch.cmdline.as_ref().map(|pattern| pattern.regex().clone()),
@@ -143,10 +156,7 @@ pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -
         },
         app_memory_limit: config.app_memory_limit.map(|size| size.0),
         proc: config.watch.proc.clone(),
-        statsd_ports: bound.statsd.iter().map(|source| source.local_addr().port()).collect(),
-        own_socket_inodes: bound.statsd.iter().filter_map(|source| source.inode()).collect(),
-        unixgram_inode: bound.unixgram.as_ref().and_then(UnixgramSource::inode),
-        stream_clients: bound.unixstream.as_ref().map(UnixStreamSource::clients),
+        statsd_ports: config.statsd.listen.iter().map(std::net::SocketAddr::port).collect(),
         pprof_port,
         ..sampler::Settings::default()
     }
@@ -193,8 +203,8 @@ pub(super) fn page(config: &Config) -> page::Settings {
     }
 }
 
-pub(super) fn identity(config: &Config, bound: &Bound) -> Identity {
-    let port = bound.page.local_addr().port();
+/// `port`: where the page listens.
+pub(super) fn identity(config: &Config, port: u16) -> Identity {
     let public = config.page.public_url.as_ref();
     Identity {
         service: config.datadog.service.clone().unwrap_or_default(),

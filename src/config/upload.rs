@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use super::Config;
 use super::check::ApiKey;
 use super::layers::Layers;
-use super::types::{HttpUrl, Secret, TraceAddress};
+use super::types::{HttpUrl, TraceAddress};
 use super::words::Upload;
+use crate::secret::Secret;
 
 /// The place that profiles are uploaded to.
 #[derive(Clone, Debug, PartialEq)]

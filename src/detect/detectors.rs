@@ -91,6 +91,12 @@ impl Detectors {
         }
     }
 
+    /// Other settings from the next reading on. What was learned of the process stays.
+    pub fn set(&mut self, settings: Settings) {
+        self.memory.set(settings.clone());
+        self.settings = settings;
+    }
+
     pub fn outlook(&self) -> Outlook {
         let growth = self.memory.outlook();
         Outlook {

@@ -130,6 +130,11 @@ impl Growth {
         }
     }
 
+    /// Other settings from the next reading on.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// Takes the bytes in use under a limit above zero, from a process of this age.
     pub fn observe(&mut self, at: Duration, age: Duration, memory: u64, limit: u64) -> Vec<Change> {
         let now = Now { at, age, memory: memory as f64, limit: limit.max(1) as f64 };

@@ -82,7 +82,7 @@ pub(super) fn refusal(status: StatusCode, words: &'static str) -> Response<Body>
 
 /// Serves until `stop`; then gives requests under way a moment, and drops the rest.
 /// Methods other than GET and HEAD reach the handler where `takes` says so.
-pub(super) async fn serve<H, F>(listener: TcpListener, stop: CancellationToken, takes: Takes, handler: H)
+pub(super) async fn serve<H, F>(listener: &TcpListener, stop: CancellationToken, takes: Takes, handler: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -97,7 +97,6 @@ where
             },
         }
     }
-    drop(listener);
     connections.drain().await;
 }
 

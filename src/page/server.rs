@@ -69,14 +69,15 @@ impl PageServer {
         self.address
     }
 
-    /// Answers until `stop`, from the snapshots; what concerns profiles is asked over the wires.
-    pub async fn run(self, parts: Snapshots, wires: Wires, stop: CancellationToken) {
-        let page = Arc::new(Page { guard: self.guard, parts, wires, stop: stop.clone() });
+    /// Answers until `stop`, from the snapshots; what concerns profiles is asked over the wires. May be run again: the listener
+    /// stays bound.
+    pub async fn run(&self, parts: Snapshots, wires: Wires, stop: CancellationToken) {
+        let page = Arc::new(Page { guard: self.guard.clone(), parts, wires, stop: stop.clone() });
         let handler = move |request: Request<Incoming>| {
             let page = page.clone();
             async move { page.answer(&request).await }
         };
-        serve(self.listener, stop, profiles::takes, handler).await;
+        serve(&self.listener, stop, profiles::takes, handler).await;
     }
 }
 

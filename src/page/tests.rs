@@ -57,7 +57,7 @@ impl Rig {
             output,
             watch: watch_part,
             incidents: incidents_part,
-            about: Arc::new(about),
+            about: watch::channel(Arc::new(about)).1,
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings = Settings { listen, hosts: vec![], token: token.map(str::to_owned) };
@@ -66,7 +66,8 @@ impl Rig {
         let (store, requests) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         let (asked, wishes) = mpsc::channel(1);
-        tasks.spawn(server.run(parts, Wires { store, asked }, stop.clone()));
+        let (wires, until) = (Wires { store, asked }, stop.clone());
+        tasks.spawn(async move { server.run(parts, wires, until).await });
         tasks.spawn(store_of_all_but_one(requests));
         tasks.spawn(one_round_then_a_cool_down(wishes));
         Self { address, stop, watch, incidents, _statsd: statsd, tasks }
@@ -352,7 +353,8 @@ async fn health_answers_probes_and_the_scrape_and_nothing_else() {
     let server = HealthServer::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bind loopback");
     let (address, stop) = (server.local_addr(), CancellationToken::new());
     let mut tasks = JoinSet::new();
-    tasks.spawn(server.run(metrics, stop.clone()));
+    let until = stop.clone();
+    tasks.spawn(async move { server.run(metrics, until).await });
     let get = |path: &str, more: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nHost: 10.1.2.3:9464\r\nConnection: close\r\n{more}\r\n");
         async move { exchange(address, &request).await }

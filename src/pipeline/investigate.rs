@@ -19,7 +19,7 @@ use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
 use super::plan::{Cause, Plan, Purpose, Settings, Step, Wish};
 use super::pulls::Pulls;
-use super::upload::Outbox;
+use super::upload::{self, Outbox};
 use super::views;
 use super::words::{self, Identity};
 use super::{
@@ -45,6 +45,8 @@ pub struct Wires {
     pub outgoing: mpsc::Sender<Outgoing>,
     pub own: mpsc::Sender<Vec<OwnMetric>>,
     pub runtime: watch::Sender<Runtime>,
+    /// Other settings of the plan, and who we are, after a reload.
+    pub settings: watch::Receiver<(Settings, Identity)>,
     pub incidents: watch::Sender<Arc<Vec<IncidentView>>>,
 }
 
@@ -107,10 +109,20 @@ impl Investigation {
                 done = finish(&mut self.work) => self.done(done).await,
                 Some(now) = self.wires.asked.recv() => self.asked(now),
                 _ = tick.tick() => self.look_again(),
+                Ok(()) = self.wires.settings.changed() => self.reconfigure(),
             }
             self.begin_next();
             self.publish();
         }
+    }
+
+    fn reconfigure(&mut self) {
+        let (settings, who) = self.wires.settings.borrow_and_update().clone();
+        self.plan.set(settings);
+        if let Some(target) = &self.target {
+            self.ledger.app = app_name(&who, target);
+        }
+        self.ledger.who = who;
     }
 
     fn now(&self) -> Duration {
@@ -220,6 +232,7 @@ impl Investigation {
             round_heap: self.round_heap.clone(),
             previous: self.ledger.open.as_ref().and_then(|it| it.naming.clone()),
             rss_bytes: self.ledger.figures.rss_bytes,
+            fds: self.ledger.figures.fds,
         };
         self.work = Some(Box::pin(errand.run()));
     }
@@ -249,8 +262,9 @@ impl Investigation {
             Yield::Count(count) => self.runtime.goroutines = count.or(self.runtime.goroutines),
             Yield::Profile { bytes, live_heap } => {
                 if step.purpose == Purpose::Evidence {
-                    self.outbox
-                        .add(step.kind, bytes.clone(), || upload(&self.ledger, self.target.as_ref()?, self.clock));
+                    self.outbox.add(step.kind, bytes.clone(), || {
+                        upload::about(&self.ledger, self.target.as_ref()?, self.clock)
+                    });
                 }
                 self.runtime.degraded = None;
                 self.runtime.live_heap_bytes = live_heap.or(self.runtime.live_heap_bytes);
@@ -263,7 +277,13 @@ impl Investigation {
 
     fn keep_to_compare(&mut self, step: Step, bytes: bytes::Bytes, kept: Option<KeptProfile>) {
         let at = self.now();
-        let baseline = |bytes| Baseline { at, bytes, rss_bytes: self.ledger.figures.rss_bytes, kept };
+        let baseline = |bytes| Baseline {
+            at,
+            bytes,
+            rss_bytes: self.ledger.figures.rss_bytes,
+            fds: self.ledger.figures.fds,
+            kept,
+        };
         match (step.purpose, step.kind) {
             (Purpose::FirstSight, _) => self.baselines.first_sight(baseline(bytes)),
             (Purpose::Baseline, ProfileKind::Goroutine) => self.baselines.goroutines = Some(bytes),
@@ -361,20 +381,6 @@ impl Investigation {
             other
         });
     }
-}
-
-/// What an upload of this moment is called. Without an open incident there is no reason for one.
-fn upload(ledger: &Ledger, target: &Target, clock: WallClock) -> Option<Upload> {
-    let incident = ledger.open.as_ref()?;
-    Some(Upload {
-        target: target.clone(),
-        app: ledger.app.clone(),
-        trigger: incident.kind.label(),
-        incident: incident.id.clone(),
-        taken_at: clock(),
-        sequence: 0,
-        profiles: Vec::new(),
-    })
 }
 
 fn app_name(who: &Identity, target: &Target) -> String {

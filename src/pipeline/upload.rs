@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{ProfileKind, Target};
+use super::ledger::Ledger;
+use super::{ProfileKind, Target, WallClock};
 use crate::datadog::MAX_UPLOAD;
 use crate::telemetry;
 
@@ -18,6 +19,8 @@ pub struct Upload {
     pub target: Target,
     /// The app as events call it.
     pub app: String,
+    /// Of everything that is sent: env, version, pod and the settings' own.
+    pub tags: Vec<String>,
     /// Label of the incident's kind, and its id.
     pub trigger: &'static str,
     pub incident: String,
@@ -80,6 +83,21 @@ impl Outbox {
     }
 }
 
+/// What an upload of this moment is called. Without an open incident there is no reason for one.
+pub fn about(ledger: &Ledger, target: &Target, clock: WallClock) -> Option<Upload> {
+    let incident = ledger.open.as_ref()?;
+    Some(Upload {
+        target: target.clone(),
+        app: ledger.app.clone(),
+        tags: ledger.who.tags.clone(),
+        trigger: incident.kind.label(),
+        incident: incident.id.clone(),
+        taken_at: clock(),
+        sequence: 0,
+        profiles: Vec::new(),
+    })
+}
+
 fn lost(result: &'static str) {
     telemetry::count(&telemetry::PROFILE_UPLOADS, Some(result)).increment(1);
 }
@@ -100,7 +118,16 @@ mod tests {
     fn about() -> Option<Upload> {
         let target = Target { pid: 7, name: "worker".into(), rule: String::new(), incarnation: 1 };
         let (app, incident) = ("worker".to_owned(), "i1".to_owned());
-        Some(Upload { target, app, trigger: "client_leak", incident, taken_at: 9.0, sequence: 0, profiles: Vec::new() })
+        Some(Upload {
+            target,
+            app,
+            tags: Vec::new(),
+            trigger: "client_leak",
+            incident,
+            taken_at: 9.0,
+            sequence: 0,
+            profiles: Vec::new(),
+        })
     }
 
     fn names(upload: &Upload) -> Vec<(&'static str, &[u8])> {

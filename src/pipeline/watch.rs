@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::chart::Chart;
 use super::{Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
-use crate::detect::{Detector, Detectors, Outlook, Reading, State};
+use crate::detect::{self, Detector, Detectors, Outlook, Reading, State};
 use crate::snapshot::{DegradedView, MemoryView, TargetView, WatchPart};
 use crate::telemetry::{self, Metric};
 
@@ -30,6 +30,8 @@ pub struct Wires {
     pub own: mpsc::Sender<Vec<OwnMetric>>,
     pub findings: mpsc::Sender<Finding>,
     pub runtime: watch::Receiver<Runtime>,
+    /// Other settings of the rules, after a reload.
+    pub settings: watch::Receiver<detect::Settings>,
     pub part: watch::Sender<Arc<WatchPart>>,
 }
 
@@ -71,6 +73,9 @@ impl Watch {
     /// Runs until the sampler has ended.
     pub async fn run(mut self) {
         while let Some(observation) = self.wires.observations.recv().await {
+            if self.wires.settings.has_changed().unwrap_or(false) {
+                self.detectors.set(self.wires.settings.borrow_and_update().clone());
+            }
             let runtime = self.wires.runtime.borrow_and_update().clone();
             self.observe(observation, &runtime).await;
         }

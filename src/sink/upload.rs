@@ -15,22 +15,25 @@ use hyper::{Request, Response, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::complaints::Complaints;
 use super::connect::{Connector, Proxy, connector};
+use super::key::Key;
+use super::outcome::chain;
 use super::random;
-use super::secret::{Key, Secret};
+use super::tunnel::Tunnel;
 use crate::datadog::{AGENT_PROFILES, INTAKE_PROFILES, Occasion, Process, ProfileForm, profile_form};
 use crate::pipeline::{StopTime, Upload};
 use crate::pprof::language::{self, Language};
 use crate::pprof::read;
+use crate::secret::Secret;
 use crate::telemetry;
 
 /// dd-trace-go makes two and tries again a minute later with new profiles; ours are few.
@@ -39,6 +42,8 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 /// One attempt, as in dd-trace-go.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The file of the key is waited for so long.
+const KEY_TIME: Duration = Duration::from_secs(1);
 /// How often a wait looks whether the sidecar is told to stop.
 const LOOK: Duration = Duration::from_millis(100);
 const US: &str = concat!("oomwatch/", env!("CARGO_PKG_VERSION"));
@@ -62,8 +67,6 @@ pub enum To {
 pub struct Settings {
     pub to: To,
     pub hostname: Option<String>,
-    /// Of everything that is sent: env, version, pod and the settings' own.
-    pub tags: Vec<String>,
     /// How long after the stop an upload may still be under way.
     pub drain: Duration,
     pub stopped: StopTime,
@@ -82,8 +85,8 @@ pub struct Uploader {
 enum Way {
     Agent(Uri),
     AgentSocket(PathBuf),
-    Direct(Uri, Key, Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
-    Tunnel(Uri, Key, Client<HttpsConnector<Tunnel<HttpConnector>>, Full<Bytes>>),
+    Direct(Uri, KeyInUse, Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    Tunnel(Uri, KeyInUse, Client<HttpsConnector<Tunnel>, Full<Bytes>>),
 }
 
 impl std::fmt::Debug for Way {
@@ -111,11 +114,11 @@ impl Uploader {
             To::AgentSocket(path) => Way::AgentSocket(path.clone()),
             To::Intake { base_url, api_key, api_key_file, ca_file, proxy } => {
                 let uri = address(base_url, INTAKE_PROFILES)?;
-                let key = Key::new(api_key.clone(), api_key_file.clone());
+                let key = KeyInUse::new(Key::new(api_key.clone(), api_key_file.clone()));
                 let build = || Client::builder(TokioExecutor::new());
                 match connector(&uri, ca_file.as_deref(), proxy)? {
                     Connector::Direct(connector) => Way::Direct(uri, key, build().build(connector)),
-                    Connector::Tunnel(connector) => Way::Tunnel(uri, key, build().build(connector)),
+                    Connector::Tunnel(connector, _) => Way::Tunnel(uri, key, build().build(connector)),
                 }
             }
         };
@@ -156,7 +159,7 @@ impl Uploader {
         let process = Process {
             service: &upload.app,
             host: self.settings.hostname.as_deref(),
-            tags: &self.settings.tags,
+            tags: &upload.tags,
             pid: upload.target.pid,
             incarnation: upload.target.incarnation,
             language,
@@ -235,11 +238,35 @@ fn request(uri: &str, form: &ProfileForm) -> Result<Request<Full<Bytes>>, String
         .map_err(|error| error.to_string())
 }
 
-/// The file of the key may hold another by now.
-async fn keyed(uri: &Uri, key: &mut Key, form: &ProfileForm) -> Result<Request<Full<Bytes>>, String> {
+/// The key, whose file may hold another by now.
+struct KeyInUse {
+    key: Key,
+    /// The file being read, once at most: its volume may hang.
+    reading: JoinSet<Option<Secret>>,
+}
+
+impl KeyInUse {
+    fn new(key: Key) -> KeyInUse {
+        KeyInUse { key, reading: JoinSet::new() }
+    }
+
+    /// Looks into the file, and goes on with the key in hand when that takes long.
+    async fn refresh(&mut self) {
+        if self.reading.is_empty()
+            && let Some(read) = self.key.reader()
+        {
+            self.reading.spawn_blocking(read);
+        }
+        if let Ok(Some(read)) = timeout(KEY_TIME, self.reading.join_next()).await {
+            self.key.take(read.ok().flatten());
+        }
+    }
+}
+
+async fn keyed(uri: &Uri, key: &mut KeyInUse, form: &ProfileForm) -> Result<Request<Full<Bytes>>, String> {
     key.refresh().await;
     let mut request = request(&uri.to_string(), form)?;
-    request.headers_mut().insert("dd-api-key", key.header().ok_or("there is no API key")?);
+    request.headers_mut().insert("dd-api-key", key.key.header().ok_or("there is no API key")?);
     Ok(request)
 }
 
@@ -309,13 +336,6 @@ async fn wait(stopped: &StopTime, pause: Duration) -> std::ops::ControlFlow<()> 
         sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
     }
     std::ops::ControlFlow::Continue(())
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words: Vec<String> =
-        std::iter::successors(Some(error), |it| (*it).source()).map(ToString::to_string).collect();
-    words.dedup();
-    words.join(": ")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod intake;
+pub mod pprof;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -28,6 +29,8 @@ pub struct Sidecar {
     pub health: SocketAddr,
     /// What it printed at start.
     pub summary: String,
+    /// Its settings.
+    pub file: PathBuf,
     log: PathBuf,
     _dir: tempfile::TempDir,
 }
@@ -88,6 +91,7 @@ impl Sidecar {
             health: addresses(&find("health"))[0],
             child,
             summary,
+            file,
             log,
             _dir: dir,
         }

@@ -52,6 +52,9 @@ impl Rig {
         let (app, app_in) = watch::channel(app);
         let (pulled, pulled_in) = watch::channel(Vec::new());
         let (asked, asked_in) = mpsc::channel(1);
+        let seconds = Duration::from_secs;
+        let settings = Settings { baseline_after: seconds(60), cooldown: seconds(60), max_per_hour: 6 };
+        let (_, changes) = watch::channel((settings, Identity::default()));
         let wires = Wires {
             findings: findings_in,
             asked: asked_in,
@@ -61,10 +64,9 @@ impl Rig {
             outgoing,
             own,
             runtime,
+            settings: changes,
             incidents,
         };
-        let seconds = Duration::from_secs;
-        let settings = Settings { baseline_after: seconds(60), cooldown: seconds(60), max_per_hour: 6 };
         let mut tasks = JoinSet::new();
         tasks.spawn(Investigation::new(settings, Identity::default(), || 1_000.0, wires).run());
         tasks.spawn(puller(pulls_in, app_in, pulled));

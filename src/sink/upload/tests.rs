@@ -39,9 +39,8 @@ fn intake(base_url: String) -> To {
 }
 
 fn uploader(to: To) -> Uploader {
-    let tags = vec!["env:ci".to_owned()];
     let drain = Duration::from_millis(500);
-    let settings = Settings { to, hostname: None, tags, drain, stopped: StopTime::default() };
+    let settings = Settings { to, hostname: None, drain, stopped: StopTime::default() };
     Uploader { pause: Duration::from_millis(10), ..Uploader::new(settings).unwrap() }
 }
 
@@ -49,7 +48,8 @@ fn upload() -> Upload {
     let target = Target { pid: 7, name: "worker".into(), rule: String::new(), incarnation: 1 };
     let (app, incident) = ("worker".to_owned(), "i1".to_owned());
     let profiles = vec![("heap.pprof", Bytes::from_static(b"\x1f\x8bheap"))];
-    Upload { target, app, trigger: "client_leak", incident, taken_at: 1e9, sequence: 0, profiles }
+    let tags = vec!["env:ci".to_owned()];
+    Upload { target, app, tags, trigger: "client_leak", incident, taken_at: 1e9, sequence: 0, profiles }
 }
 
 /// An HTTP server of the answers, one connection each; gives its address and what was asked.
@@ -98,7 +98,7 @@ fn a_key_never_travels_in_the_clear() {
     let refused = |base: &str| {
         let stopped = StopTime::default();
         let to = intake(base.to_owned());
-        Uploader::new(Settings { to, hostname: None, tags: vec![], drain: Duration::ZERO, stopped }).is_err()
+        Uploader::new(Settings { to, hostname: None, drain: Duration::ZERO, stopped }).is_err()
     };
     assert!(refused("http://intake.profile.datadoghq.com") && !refused("https://intake.profile.datadoghq.com"));
 }

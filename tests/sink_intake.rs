@@ -200,6 +200,27 @@ async fn without_a_key_nothing_is_sent_until_there_is_one() {
     rig.end().await;
 }
 
+/// A reader of a pipe that nobody writes hangs, as one on a dead network volume does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_hangs_holds_nothing_else_back() {
+    let intake = FakeIntake::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "key\n").unwrap();
+    let mut rig = Rig::start(Settings { api_key_file: Some(file.clone()), ..settings(&intake.url()) });
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    for n in 1..=5 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        rig.send(Outgoing::Window(window(1))).await;
+        intake.wait_for("a window", SOON, |seen| seen.requests.len() == n).await;
+    }
+    let part = rig.end().await;
+    // Lets the reader go, which the runtime would wait for.
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    assert!(part.dropped.is_empty(), "{part:?}");
+}
+
 #[tokio::test]
 async fn over_budget_the_oldest_points_go_and_are_counted_to_the_point() {
     let intake = FakeIntake::start().await;

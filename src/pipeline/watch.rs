@@ -178,7 +178,7 @@ impl Watch {
         let soon = outlook.time_to_limit.is_some_and(|left| left < NEAR_TIME);
         let share =
             reading.memory_bytes.zip(reading.limit_bytes).map_or(0.0, |(memory, limit)| memory as f64 / limit as f64);
-        let pace = if soon || share > NEAR_SHARE { NEAR.min(self.interval) } else { self.interval };
+        let pace = if soon || outlook.hurries || share > NEAR_SHARE { NEAR.min(self.interval) } else { self.interval };
         self.wires.pace.send_if_modified(|now| std::mem::replace(now, pace) != pace);
     }
 

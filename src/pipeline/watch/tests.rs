@@ -158,6 +158,21 @@ async fn near_the_limit_the_sampler_looks_four_times_a_second() {
 }
 
 #[tokio::test]
+async fn a_leap_is_looked_at_more_closely_far_from_the_limit() {
+    let mut rig = Rig::new();
+    for mib in [60, 60, 60] {
+        rig.see(1, mib * MIB, 1).await;
+        assert_eq!(*rig.pace.borrow(), Duration::from_secs(1));
+    }
+    rig.see(1, 160 * MIB, 1).await;
+    assert_eq!(*rig.pace.borrow(), NEAR, "at this pace the limit is four seconds away");
+    for _ in 0..3 {
+        rig.see(1, 160 * MIB, 1).await;
+    }
+    assert_eq!(*rig.pace.borrow(), Duration::from_secs(1), "it was a step");
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_left_out_and_never_sent_as_zero() {
     let mut rig = Rig::new();
     rig.see(1, 50 * MIB, 1).await;

@@ -320,12 +320,12 @@ fn spawn(
     tasks.spawn("watch", watch.run());
     tasks.spawn("investigate", investigation.run());
     tasks.spawn("sink", sink.run(outgoing_in, output));
-    if let Some(uploader) = uploader {
-        tasks.spawn("upload", uploader.run(uploads_in));
-    }
     tasks.spawn("store", Store::new(settings::store(config)).run(store_in));
     tasks.keep("sampler", stop.clone(), sampling);
     tasks.keep("puller", stop.clone(), kept::Pulling { puller, requests: pulls_in });
+    if let Some(uploader) = uploader {
+        tasks.keep("upload", stop.clone(), kept::Uploading { uploader, uploads: uploads_in });
+    }
     let health = kept::Health { server: bound.health, metrics, stop: stop.clone() };
     tasks.keep("health", stop.clone(), health);
     let wires = page::Wires { store, asked };

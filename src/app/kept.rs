@@ -8,7 +8,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::tasks::Restart;
 use crate::page::{HealthServer, PageServer, Wires};
-use crate::pipeline::{Observation, Pace, PullRequest};
+use crate::pipeline::{Observation, Pace, PullRequest, Upload};
+use crate::sink::upload::Uploader;
 use crate::snapshot::Snapshots;
 use crate::source::{puller::Puller, sampler, sampler::Sampler};
 
@@ -37,6 +38,18 @@ pub(super) struct Pulling {
 impl Restart for Pulling {
     async fn run(&mut self) {
         self.puller.run(&mut self.requests).await;
+    }
+}
+
+/// The uploader gives up what was under way, and says so; the next round brings other profiles.
+pub(super) struct Uploading {
+    pub uploader: Uploader,
+    pub uploads: mpsc::Receiver<Upload>,
+}
+
+impl Restart for Uploading {
+    async fn run(&mut self) {
+        self.uploader.run(&mut self.uploads).await;
     }
 }
 

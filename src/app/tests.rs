@@ -82,7 +82,8 @@ impl Rig {
         let text = format!(
             "[statsd]\nlisten = [\"127.0.0.1:0\"]\n[page]\nlisten = \"127.0.0.1:0\"\n[health]\nlisten = \"127.0.0.1:0\"\n\
              [aggregate]\ninterval = \"1s\"\n[datadog]\nown_metrics = false\n[datadog.agent]\ndogstatsd = \"udp://{}\"\n\
-             [watch]\npid = {}\ninterval = \"100ms\"\n[profile]\nurl = \"http://{nobody}/debug/pprof\"\n",
+             trace = \"http://{nobody}\"\n\
+             [watch]\npid = {}\ninterval = \"100ms\"\n[profile]\nurl = \"http://{nobody}/debug/pprof\"\nupload = \"agent\"\n",
             agent.local_addr().unwrap(),
             app.id()
         );
@@ -246,6 +247,11 @@ async fn a_panic_in_the_sampler_leaves_the_rest_alone() {
 #[tokio::test]
 async fn a_panic_in_the_puller_leaves_the_rest_alone() {
     comes_back("puller").await;
+}
+
+#[tokio::test]
+async fn a_panic_in_the_uploader_leaves_the_rest_alone() {
+    comes_back("upload").await;
 }
 
 #[tokio::test]

@@ -78,6 +78,8 @@ pub struct Uploader {
     settings: Settings,
     way: Way,
     complaints: Complaints,
+    /// What a fault leaves behind is found here. Set when an upload is taken from the queue, empty once it has its result.
+    under_way: Option<Upload>,
     /// [`PAUSE`], but for tests.
     pause: Duration,
 }
@@ -122,17 +124,23 @@ impl Uploader {
                 }
             }
         };
-        Ok(Uploader { settings, way, complaints: Complaints::default(), pause: PAUSE })
+        Ok(Uploader { settings, way, complaints: Complaints::default(), under_way: None, pause: PAUSE })
     }
 
-    /// Uploads until nobody can send any more, and at the stop no longer than the drain lasts.
-    pub async fn run(mut self, mut uploads: mpsc::Receiver<Upload>) {
+    /// Uploads until nobody can send any more, and at the stop no longer than the drain lasts. May be run again after a fault:
+    /// the upload that was under way is given up.
+    pub async fn run(&mut self, uploads: &mut mpsc::Receiver<Upload>) {
+        if let Some(left) = self.under_way.take() {
+            self.tell(&left, Err(broken()));
+        }
         while let Some(upload) = uploads.recv().await {
+            self.under_way = Some(upload.clone());
             let (stopped, drain) = (self.settings.stopped.clone(), self.settings.drain);
             let outcome = tokio::select! {
                 outcome = self.deliver(&upload) => outcome,
                 () = over(&stopped, drain) => Err(shutdown()),
             };
+            self.under_way = None;
             self.tell(&upload, outcome);
         }
     }
@@ -317,6 +325,10 @@ fn unreachable(words: &str) -> Failed {
 
 fn shutdown() -> Failed {
     Failed { result: "shutdown", words: "the sidecar was told to stop".to_owned() }
+}
+
+fn broken() -> Failed {
+    Failed { result: "broken", words: "the task that uploads had a fault and was begun again".to_owned() }
 }
 
 /// Ends when the drain does.

@@ -158,12 +158,37 @@ async fn the_stop_ends_the_tries_and_the_drain_ends_all() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut held = uploader(To::Agent(format!("http://{}", silent.local_addr().unwrap())));
     held.settings.stopped = Arc::new(std::sync::OnceLock::from(Instant::now()));
-    let (send, uploads) = mpsc::channel(1);
+    let (send, mut uploads) = mpsc::channel(1);
     send.send(upload()).await.unwrap();
     drop(send);
     let began = Instant::now();
-    held.run(uploads).await;
+    held.run(&mut uploads).await;
     // An attempt alone would last ten seconds.
     let bounds = Duration::from_millis(400)..TIMEOUT;
     assert!(bounds.contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_upload_that_a_fault_broke_off_is_counted_and_the_next_one_goes() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let (base, mut tasks) = server(&["200 OK"]).await;
+    let mut uploader = uploader(To::Agent(base));
+    let (send, mut uploads) = mpsc::channel(1);
+    send.send(upload()).await.unwrap();
+    // One look takes the upload from the queue; then the run is dropped, as a panic would.
+    std::future::poll_fn(|context| {
+        let run = std::pin::pin!(uploader.run(&mut uploads));
+        assert!(run.poll(context).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    send.send(upload()).await.unwrap();
+    drop(send);
+    uploader.run(&mut uploads).await;
+    let text = recorder.handle().render();
+    for row in ["{result=\"broken\"} 1", "{result=\"sent\"} 1"] {
+        assert!(text.contains(&format!("oomwatch_profile_uploads_total{row}")), "{row}: {text}");
+    }
+    assert_eq!(tasks.join_next().await.unwrap().unwrap().len(), 1);
 }

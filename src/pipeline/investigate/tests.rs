@@ -36,6 +36,8 @@ struct Rig {
     runtime: watch::Receiver<Runtime>,
     app: watch::Sender<App>,
     asked: mpsc::Sender<PullNow>,
+    uploads: mpsc::Receiver<Upload>,
+    settings: watch::Sender<(Settings, Identity)>,
     pulled: watch::Receiver<Vec<ProfileKind>>,
     tasks: JoinSet<()>,
 }
@@ -52,15 +54,16 @@ impl Rig {
         let (app, app_in) = watch::channel(app);
         let (pulled, pulled_in) = watch::channel(Vec::new());
         let (asked, asked_in) = mpsc::channel(1);
+        let (uploads, uploads_in) = mpsc::channel(1);
         let seconds = Duration::from_secs;
         let settings = Settings { baseline_after: seconds(60), cooldown: seconds(60), max_per_hour: 6 };
-        let (_, changes) = watch::channel((settings, Identity::default()));
+        let (reload, changes) = watch::channel((settings, Identity::default()));
         let wires = Wires {
             findings: findings_in,
             asked: asked_in,
             pulls,
             store,
-            uploads: None,
+            uploads: Some(uploads),
             outgoing,
             own,
             runtime,
@@ -78,6 +81,8 @@ impl Rig {
             runtime: runtime_in,
             app,
             asked,
+            uploads: uploads_in,
+            settings: reload,
             pulled: pulled_in,
             tasks,
         }
@@ -213,6 +218,21 @@ async fn an_alert_is_told_at_once_and_the_name_when_the_round_is_done() {
         ("memory_growth", "goroutine"),
     ];
     assert!(evidence.iter().all(|it| kinds.contains(it)), "{kinds:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_is_uploaded_in_one_piece_under_the_tags_in_force() {
+    let mut rig = Rig::start(App::Leaks);
+    rig.appear().await;
+    rig.pulls(2).await;
+    let tags = vec!["team:other".to_owned()];
+    rig.settings.send_modify(|(_, who)| *who = Identity { tags: tags.clone(), ..Identity::default() });
+    // The clock that stands still goes on only when everybody waits: the settings are taken by then.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    rig.alarm(Severity::Warn).await;
+    let upload = timeout(Duration::from_secs(300), rig.uploads.recv()).await.expect("in time").expect("an upload");
+    assert_eq!((upload.tags, upload.trigger, upload.sequence), (tags, "memory_growth", 0));
+    assert_eq!(upload.profiles.iter().map(|it| it.0).collect::<Vec<_>>(), ["heap.pprof", "goroutines.pprof"]);
 }
 
 #[tokio::test(start_paused = true)]

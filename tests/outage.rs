@@ -160,7 +160,8 @@ async fn an_outage_loses_nothing_and_costs_little() {
     assert!(waiting > 900.0 * flushes as f64, "{waiting}");
     assert!(disk > 0 && disk <= 16 * MIB, "{disk}");
     assert!(rss <= base + 8 * MIB, "{base} to {rss}");
-    assert!(attempts <= 25, "{attempts}");
+    // Series and sketches have a circuit each, and each may try 25 times in ten minutes.
+    assert!(attempts <= 2 * 25, "{attempts}");
 }
 
 /// Rounds of SIGTERM and start, all within few buckets: every second is used once, and nothing is lost.

@@ -100,7 +100,7 @@ section! {
         api_key_file: Option<PathBuf> = r#""""#,
         /// Replaces `https://api.SITE`, for a proxy or a test; plain http only on loopback. Also DD_URL, DD_DD_URL.
         url: Option<HttpUrl> = r#""""#,
-        /// Replaces https://intake.profile.<site> for profile.upload = "intake". For tests and proxies.
+        /// Replaces `https://intake.profile.SITE` for profile.upload = "intake". For tests and proxies.
         profile_url: Option<HttpUrl> = r#""""#,
         /// Host name of everything sent to the intake; "" takes NODE_NAME. Replicas need a host name or a pod tag each, or
         /// they overwrite one another. Also DD_HOSTNAME.

@@ -23,7 +23,7 @@ pub const MAX_BEHIND: i64 = 3_600;
 /// Why a point is not sent. The labels are those of `oomwatch.dropped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refused {
-    /// Empty, without a letter, or longer than [`MAX_NAME`] or [`MAX_NAME_BYTES`].
+    /// Empty, without a letter, or longer than [`MAX_NAME`] or 350 bytes.
     Name,
     /// Not a number, or infinite.
     Value,

@@ -9,7 +9,7 @@ use super::datagram::Address;
 /// A closed port of this machine refuses within microseconds; one across a node within a millisecond.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Sends an empty datagram, which every server passes over, and listens for a refusal. Blocks for [`PATIENCE`].
+/// Sends an empty datagram, which every server passes over, and listens for a refusal. Blocks for that long.
 ///
 /// # Errors
 /// What refused it, in words.

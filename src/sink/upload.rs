@@ -1,6 +1,6 @@
 //! Uploads the profiles of incidents: to an Agent's trace port or its Unix socket, or straight to the profiling intake.
 //!
-//! One upload is under way at a time, tried [`ATTEMPTS`] times and then given up: a profile is also on disk, and the next
+//! One upload is under way at a time, tried three times and then given up: a profile is also on disk, and the next
 //! round brings another. Each upload ends under one result of `oomwatch.profile.uploads`. The API key goes to the intake alone;
 //! an Agent has its own.
 

@@ -94,7 +94,9 @@ fn bad_lines_are_counted_and_the_rest_of_the_packet_is_kept() {
     sender(sidecar.statsd[0]).send(b"good:1|c\nbad\nx:y|c\nalso.good:2|g|#a:b|unknown:1\n\xff\xfe\nb:1|q\n").unwrap();
     let dropped = wait_for(Duration::from_secs(5), "the bad lines", || {
         let status = sidecar.api("/api/status");
-        let dropped = status["statsd"]["dropped"].as_object()?.clone();
+        // Without an output the window's points are dropped as well, should one end meanwhile.
+        let mut dropped = status["statsd"]["dropped"].as_object()?.clone();
+        dropped.remove("no_output");
         let total: u64 = dropped.values().filter_map(serde_json::Value::as_u64).sum();
         (total == 4 && status["statsd"]["samples"] == 2).then_some(dropped)
     });

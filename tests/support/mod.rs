@@ -4,6 +4,7 @@
 //! deadline; everything started is ended by its own handle.
 #![allow(dead_code, clippy::unwrap_used, missing_debug_implementations)]
 
+pub mod can;
 pub mod cgroup;
 pub mod decode;
 pub mod intake;

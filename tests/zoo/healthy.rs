@@ -3,32 +3,37 @@
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::pen::{Lodgers, Pen, Species, Tamed, file, free_port};
-use crate::support::root;
+use crate::beast::beast;
+use crate::support::wait_for;
 
-/// The user that PostgreSQL runs as, since it refuses root.
-const USER: u32 = 10_001;
+/// PostgreSQL refuses root, and a user without a name: this is nobody.
+const USER: u32 = 65_534;
 
 /// Longer than any run: the load is ended with its animal.
 const EVER: &str = "86400";
 
 pub const SPECIES: [Species; 7] = [
-    Species {
-        name: "redis",
-        needs: &["redis-server", "redis-benchmark"],
-        limit_mib: 192,
-        least_mib: 120,
-        start: redis,
-    },
-    Species { name: "postgresql", needs: &["setpriv", "pg_ctlcluster"], limit_mib: 256, least_mib: 20, start: postgresql },
-    Species { name: "nginx", needs: &["nginx", "wrk"], limit_mib: 64, least_mib: 2, start: nginx },
-    Species { name: "jvm", needs: &["java", "javac"], limit_mib: 384, least_mib: 150, start: jvm },
-    Species { name: "node", needs: &["node", "wrk"], limit_mib: 256, least_mib: 50, start: node },
-    Species { name: "go-gogc", needs: &["go", "wrk"], limit_mib: 256, least_mib: 60, start: go_by_ratio },
-    Species { name: "go-memlimit", needs: &["go", "wrk"], limit_mib: 256, least_mib: 160, start: go_by_limit },
+    healthy("redis", &["redis-server", "redis-benchmark"], (192, 20), redis),
+    healthy("postgresql", &["setpriv", "pg_ctlcluster"], (256, 10), postgresql),
+    healthy("nginx", &["nginx", "wrk"], (64, 1), nginx),
+    healthy("jvm", &["java", "javac"], (384, 100), jvm),
+    healthy("node", &["node", "wrk"], (256, 40), node),
+    healthy("go-gogc", &["go", "wrk"], (256, 55), go_by_ratio),
+    healthy("go-memlimit", &["go", "wrk"], (256, 100), go_by_limit),
 ];
+
+/// The sizes are the limit and the least that it must take, in MiB.
+const fn healthy(
+    name: &'static str,
+    needs: &'static [&'static str],
+    (limit_mib, least_mib): (u64, u64),
+    start: fn(&Pen) -> Lodgers,
+) -> Species {
+    Species { name, needs, limit_mib, least_mib, start }
+}
 
 /// A cache that fills to two thirds of the limit within seconds and then replaces its oldest for ever.
 fn redis(pen: &Pen) -> Lodgers {
@@ -66,6 +71,10 @@ fn postgresql(pen: &Pen) -> Lodgers {
     pen.knock(address, &mut app);
     let pgbench = programs.join("pgbench").display().to_string();
     let at = ["-h", "127.0.0.1", "-p", &port, "-U", "zoo"];
+    // It listens before it lets anybody in.
+    let mut is_ready = Command::new(programs.join("pg_isready"));
+    is_ready.args(at).arg("-q");
+    wait_for(Duration::from_secs(60), "PostgreSQL", || is_ready.status().unwrap().success().then_some(()));
     succeed(Command::new(&pgbench).args(at).args(["-i", "-q", "-s", "5", "postgres"]));
     let load = [&[&pgbench[..]], &at[..], &["-c", "4", "-R", "200", "-T", EVER, "postgres"]].concat();
     Lodgers { load: Some(pen.load(&load)), app, pprof: None }
@@ -128,15 +137,4 @@ fn go(pen: &Pen, env: &[(&str, &str)]) -> Lodgers {
     let mut app = pen.spawn(&mut command, "app.log");
     pen.knock(address, &mut app);
     Lodgers { load: Some(wrk(pen, &format!("http://{address}/"))), app, pprof: Some(address) }
-}
-
-/// The Go program of the zoo, built once.
-pub fn beast() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let build = || {
-        let out = root().join("target/zoo-beast");
-        succeed(Command::new("go").args(["build", "-o"]).arg(&out).arg(".").current_dir(root().join("tests/zoo/go")));
-        out
-    };
-    BUILT.get_or_init(build).clone()
 }

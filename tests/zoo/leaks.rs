@@ -21,12 +21,12 @@ const fn leak(name: &'static str, needs: &'static [&'static str], start: fn(&Pen
     Species { name, needs, limit_mib: LIMIT_MIB, least_mib: 0, start }
 }
 
-/// Rate and calm of this run: the short form reaches the limit in about a minute.
+/// Rate and calm of this run: the short form reaches the limit in some 75 s.
 pub fn pace() -> &'static (f64, f64) {
     static PACE: OnceLock<(f64, f64)> = OnceLock::new();
     PACE.get_or_init(|| match std::env::var("OOMWATCH_ZOO_LEAK_SECONDS") {
         Ok(seconds) => (230.0 / seconds.parse::<f64>().expect("a number of seconds"), 60.0),
-        Err(_) => (4.0, 0.0),
+        Err(_) => (3.0, 0.0),
     })
 }
 

@@ -87,9 +87,9 @@ impl Pen {
     /// A command that is run below the limit: the shell enters the cgroup and becomes the program.
     pub fn inside(&self, program: &str) -> Command {
         let procs = self.cgroup.as_ref().map(Cgroup::procs).unwrap_or_default();
-        let mut command = Command::new("nice");
+        let mut command = Command::new("sh");
         let enter = r#"[ -z "$0" ] || echo $$ > "$0" || exit 9; exec "$@""#;
-        command.args(["-n", "5", "sh", "-c", enter]).arg(procs).arg(program);
+        command.args(["-c", enter]).arg(procs).arg(program);
         command
     }
 
@@ -100,10 +100,10 @@ impl Pen {
         Tamed(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
-    /// Load from outside of the limit, that leaves the processors to the others.
+    /// Load from outside of the limit, that leaves the processors to the others when they want them.
     pub fn load(&self, words: &[&str]) -> Tamed {
         let mut command = Command::new("nice");
-        self.spawn(command.args(["-n", "15"]).args(words), "load.log")
+        self.spawn(command.args(["-n", "4"]).args(words), "load.log")
     }
 
     /// The sidecar, with the settings of a pod.

@@ -5,9 +5,9 @@
 //! The quiet before is 20 s here, with grace and baseline shortened to 10 s; `dev/soak burst` waits 90 s with default settings.
 #![allow(clippy::unwrap_used)]
 
-mod support;
 #[path = "zoo/beast.rs"]
 mod beast;
+mod support;
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
@@ -108,6 +108,7 @@ impl Burst {
         assert_eq!(status.signal(), Some(9), "{status}");
         let leads = leads(&stage, &sidecar, intake, killed);
         println!("burst {} MiB/s after {quiet} s: {leads:.2?}; {:?}", self.rate, alert(intake));
+        assert_eq!(leads.states, ["killed"], "one incident from alert to kill: {}", sidecar.api("/api/incidents"));
         let alert = leads.alert.unwrap_or_else(|| panic!("no alert: {}", sidecar.api("/api/incidents")));
         assert!(alert > self.alert, "{leads:?}");
         if let Some(least) = self.profile {

@@ -4,7 +4,6 @@
 //! on the page only. The long forms are `dev/soak zoo` and `dev/soak leaks`.
 #![allow(clippy::unwrap_used)]
 
-mod support;
 #[path = "zoo/beast.rs"]
 mod beast;
 #[path = "zoo/healthy.rs"]
@@ -13,6 +12,7 @@ mod healthy;
 mod leaks;
 #[path = "zoo/pen.rs"]
 mod pen;
+mod support;
 
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ use tokio::time::Instant;
 const HEALTHY: &str = "healthy_programs_under_load_raise_no_alarm";
 const LEAKS: &str = "leaks_in_other_runtimes_are_told_before_the_limit";
 
-/// How long, and from when on the slow rules are awake: 30 s after the start in the short form. A heap that is left to a soft
-/// limit fills to nine tenths first; it gets the default grace of 60 s, as all do in the long form.
+/// How long, and from when on the slow rules are awake: 30 s after the start in the short form. What fills up first, a cache or a
+/// heap that is left to its soft limit, gets the default grace of 60 s, as all do in the long form.
 fn healthy_run(species: &str) -> (Duration, &'static str) {
     match (std::env::var("OOMWATCH_ZOO_SECONDS"), species) {
         (Ok(seconds), _) => (Duration::from_secs(seconds.parse().expect("a number of seconds")), ""),
-        (Err(_), "go-memlimit") => (Duration::from_secs(85), ""),
+        (Err(_), "redis" | "go-memlimit") => (Duration::from_secs(85), ""),
         (Err(_), _) => (Duration::from_secs(85), "[alert]\nstartup_grace = \"30s\"\n"),
     }
 }
@@ -73,13 +73,7 @@ fn used(sidecar: &Sidecar) -> u64 {
     memory["working_set_bytes"].as_u64().or_else(|| memory["rss_bytes"].as_u64()).unwrap_or(0)
 }
 
-fn verdict(
-    species: &Species,
-    pen: &Pen,
-    sidecar: &Sidecar,
-    length: Duration,
-    peak: u64,
-) -> Result<String, String> {
+fn verdict(species: &Species, pen: &Pen, sidecar: &Sidecar, length: Duration, peak: u64) -> Result<String, String> {
     let (status, readings) = (sidecar.api("/api/status"), sidecar.api("/api/readings"));
     let (memory, loud) = (&status["memory"], alarms(sidecar));
     let seen = readings["t"].as_array().unwrap().len() as u64;
@@ -94,7 +88,7 @@ fn verdict(
         return Err(format!("false alarm ({told}): {}", serde_json::Value::from(loud)));
     }
     let awake = memory["state"] != "learning" && memory["limit_bytes"] == pen.limit;
-    if !awake || seen < (length.as_secs() / 2).min(500) || peak < species.least_mib * MIB {
+    if !awake || seen < (length.as_secs() / 4).min(500) || peak < species.least_mib * MIB {
         return Err(format!("the sidecar or the load was not there ({told}): {status}"));
     }
     Ok(told)

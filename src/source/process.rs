@@ -16,6 +16,9 @@ pub const MAX_PROCESSES: usize = 4_096;
 /// Kernel threads carry this flag in field 9 of `stat` (`PF_KTHREAD`, include/linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
+/// SIGKILL in field 31 of `stat`, the signals that wait for the main thread.
+const KILL_PENDING: u64 = 1 << 8;
+
 /// One row of the process table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -51,9 +54,11 @@ fn entry(stat: Stat) -> Entry {
     }
 }
 
-/// A zombie whose threads still run (the main thread left first) is alive: its memory is.
+/// A zombie whose threads still run (the main thread left first) is alive: its memory is. Nothing outlives a SIGKILL that waits,
+/// and half a gigabyte of memory takes the kernel most of a second to take back meanwhile: a fall that is no recovery.
 fn is_dead(stat: &Stat) -> bool {
-    matches!(stat.state, 'X' | 'x') || (stat.state == 'Z' && stat.num_threads <= 1)
+    let killed = stat.signal & KILL_PENDING != 0;
+    killed || matches!(stat.state, 'X' | 'x') || (stat.state == 'Z' && stat.num_threads <= 1)
 }
 
 /// The pids of `root` and of everything that descends from it, root first.
@@ -281,6 +286,18 @@ mod tests {
         assert!(held.lives());
         fixture.write("proc/10/stat", &fixture.stat_line(10, 1, "worker", 'S', 0, 2000));
         assert!(!held.lives());
+    }
+
+    #[test]
+    fn a_process_that_is_being_killed_is_dead_while_its_memory_is_taken_back() {
+        let fixture = Fixture::new();
+        fixture.process(10, 1, "worker");
+        let held = Held::open(&fixture.proc(), 10).unwrap();
+        let line = fixture.stat_line(10, 1, "worker", 'D', 0, 1000);
+        let killed = line.replace("18446744073709551615 1 1 0 0 0 0 ", "18446744073709551615 1 1 0 0 0 256 ");
+        assert_ne!(line, killed);
+        fixture.write("proc/10/stat", &killed);
+        assert!(!held.lives() && Held::open(&fixture.proc(), 10).is_none());
     }
 
     #[test]

@@ -61,6 +61,13 @@ impl Stage {
         command
     }
 
+    /// The sidecar's command as that user, in a cgroup and a cgroup mount of its own, as a container has it.
+    pub fn oomwatch_as(&self, uid: u32) -> Command {
+        let mut command = Command::new("bash");
+        command.arg(root().join("tests/can/in-can.sh")).args(["sidecar", &uid.to_string()]).arg(self.path("oomwatch"));
+        command
+    }
+
     /// The app's command below the limit; what is waited for is the app itself, which the script becomes.
     pub fn app(&self) -> Command {
         let mut command = Command::new("bash");

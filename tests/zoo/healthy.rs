@@ -44,7 +44,9 @@ fn redis(pen: &Pen) -> Lodgers {
     command.args(["--maxmemory-policy", "allkeys-lru", "--dir"]).arg(dir);
     let mut app = pen.spawn(&mut command, "app.log");
     pen.knock(address, &mut app);
-    let words = ["redis-benchmark", "-p", &port, "-t", "set", "-r", "1000000", "-d", "512", "-c", "4", "-n", "2000000000"];
+    let mut words = vec!["redis-benchmark", "-p", &port, "-t", "set", "-r", "1000000", "-d", "512", "-n", "2000000000"];
+    // In batches, so that the cache is full within the grace even on a busy machine.
+    words.extend(["-c", "4", "-P", "16"]);
     Lodgers { load: Some(pen.load(&words)), app, pprof: None }
 }
 
@@ -61,12 +63,25 @@ fn postgresql(pen: &Pen) -> Lodgers {
     let user = USER.to_string();
     let identity = ["--reuid", &user, "--regid", &user, "--clear-groups", "--"];
     let mut initdb = Command::new("setpriv");
-    initdb.args(identity).arg(programs.join("initdb")).args(["--no-sync", "--auth=trust", "-U", "zoo", "-D"]).arg(&data);
+    initdb
+        .args(identity)
+        .arg(programs.join("initdb"))
+        .args(["--no-sync", "--auth=trust", "-U", "zoo", "-D"])
+        .arg(&data);
     succeed(&mut initdb);
     let port = address.port().to_string();
     let mut command = pen.inside("setpriv");
     command.args(identity).arg(programs.join("postgres")).arg("-D").arg(&data);
-    command.args(["-p", &port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]);
+    command.args([
+        "-p",
+        &port,
+        "-c",
+        "listen_addresses=127.0.0.1",
+        "-c",
+        "unix_socket_directories=",
+        "-c",
+        "fsync=off",
+    ]);
     let mut app = pen.spawn(command.args(["-c", "shared_buffers=64MB"]), "app.log");
     pen.knock(address, &mut app);
     let pgbench = programs.join("pgbench").display().to_string();

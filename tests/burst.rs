@@ -95,6 +95,7 @@ impl Burst {
         Sidecar::spawn(&settings, &env, stage.oomwatch())
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a file's time is wall time")]
     fn story(self, intake: &FakeIntake) {
         let stage = Stage::new(&beast::beast());
         let sidecar = self.sidecar(&stage, intake);

@@ -16,7 +16,7 @@ mod support;
 
 use std::time::Duration;
 
-use pen::{MIB, Pen, Species, alarms, side_by_side};
+use pen::{Keeper, MIB, Pen, Species, alarms, side_by_side};
 use support::Sidecar;
 use tokio::time::Instant;
 
@@ -41,9 +41,7 @@ fn healthy_programs_under_load_raise_no_alarm() {
     side_by_side(keepers.map(|species| (species.name, boxed(move || keep(species)))).collect());
 }
 
-fn boxed(
-    keeper: impl FnOnce() -> Result<String, String> + Send + 'static,
-) -> Box<dyn FnOnce() -> Result<String, String> + Send> {
+fn boxed(keeper: impl FnOnce() -> Result<String, String> + Send + 'static) -> Keeper {
     Box::new(keeper)
 }
 

@@ -161,10 +161,12 @@ pub fn alarms(sidecar: &Sidecar) -> Vec<Value> {
     incidents.as_array().unwrap().iter().filter(loud).cloned().collect()
 }
 
+/// Stays with one animal, and says how it was or what was wrong.
+pub type Keeper = Box<dyn FnOnce() -> Result<String, String> + Send>;
+
 /// The animals side by side, each with its keeper; fails with what every keeper said that was not content.
-pub fn side_by_side(keepers: Vec<(&'static str, Box<dyn FnOnce() -> Result<String, String> + Send>)>) {
-    let keepers: Vec<_> =
-        keepers.into_iter().map(|(name, keeper)| (name, std::thread::spawn(move || keeper()))).collect();
+pub fn side_by_side(keepers: Vec<(&'static str, Keeper)>) {
+    let keepers: Vec<_> = keepers.into_iter().map(|(name, keeper)| (name, std::thread::spawn(keeper))).collect();
     let mut failed = Vec::new();
     for (name, keeper) in keepers {
         match keeper.join().unwrap_or_else(|_| Err("its keeper panicked, see above".to_owned())) {

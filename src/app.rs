@@ -5,29 +5,40 @@
 //! deadline of `run.shutdown_timeout`.
 
 mod bind;
+mod doctor;
+mod kept;
+mod own_address;
+mod reload;
 mod settings;
 mod summary;
+mod tasks;
+#[cfg(test)]
+mod tests;
 
-use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, Output};
+use crate::config::{Config, Loaded, Output};
 use crate::pipeline::{self, OwnMetric, Rollup, Runtime, StopTime, investigate, wall_clock};
-use crate::sink::{agent::Agent, intake::Intake, none::Discard, store::Store};
-use crate::snapshot::{About, OutputPart, Snapshots, StatsdPart, WatchPart, rfc3339};
-use crate::source::{puller::Puller, sampler::Sampler};
+use crate::sink::{agent::Agent, intake::Intake, last_partial, none::Discard, store::Store};
+use crate::snapshot::{OutputPart, Snapshots, StatsdPart, WatchPart};
+use crate::source::puller::Puller;
 use crate::{aggregate::Aggregator, detect::Detectors, telemetry};
 
 use bind::Bound;
+pub use doctor::{Finding, State, examine};
+pub use reload::SetLevel;
+use reload::{Owners, Reload};
+use tasks::Tasks;
 
 /// How the sidecar ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,60 +53,104 @@ pub enum Ended {
     Refused(Vec<String>),
 }
 
+/// What a run begins with.
+pub struct Start {
+    pub loaded: Loaded,
+    /// `--config`, for the reload to look where the start looked.
+    pub path: Option<PathBuf>,
+    pub set_level: SetLevel,
+}
+
+impl std::fmt::Debug for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Start").field("loaded", &self.loaded).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 /// The sidecar from start to end.
-pub async fn run(config: Config) -> Ended {
+pub async fn run(start: Start) -> Ended {
     let metrics = match telemetry::install() {
-        Ok(handle) => handle,
+        Ok(metrics) => metrics,
         Err(fault) => return Ended::Refused(vec![format!("set up /metrics: {fault}")]),
     };
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(fault), _) | (_, Err(fault)) => return Ended::Refused(vec![format!("listen for signals: {fault}")]),
+    match Bound::bind(&start.loaded.config).await {
+        Ok(bound) => sidecar(start, bound, metrics, Tasks::default()).await,
+        Err(faults) => Ended::Refused(faults),
+    }
+}
+
+async fn sidecar(start: Start, bound: Bound, metrics: PrometheusHandle, mut tasks: Tasks) -> Ended {
+    let (mut signals, hangup) = match Signals::listen() {
+        Ok(both) => both,
+        Err(fault) => return Ended::Refused(vec![format!("listen for signals: {fault}")]),
     };
-    let bound = match Bound::bind(&config).await {
-        Ok(bound) => bound,
-        Err(faults) => return Ended::Refused(faults),
-    };
+    let config = &start.loaded.config;
+    let timeout = config.run.shutdown_timeout;
     let stopped = StopTime::default();
-    let sink = match Sink::build(&config, &stopped) {
+    let sink = match Sink::build(config, &stopped) {
         Ok(sink) => sink,
         Err(fault) => return Ended::Refused(vec![fault]),
     };
-    summary::print(&config, &bound);
+    summary::print(config, &bound);
     let stop = CancellationToken::new();
-    let mut tasks = Tasks::default();
-    if let Err(fault) = spawn(&config, bound, sink, metrics, &stop, &mut tasks) {
+    if let Err(fault) = spawn(start, bound, sink, metrics, hangup, &stop, &mut tasks) {
         return Ended::Refused(vec![fault]);
     }
     let early = tokio::select! {
         name = tasks.ended() => Some(name),
-        () = told(&mut terminate, &mut interrupt) => None,
+        () = signals.told() => None,
     };
-    if let Some(name) = early {
-        error!(task = name, "a task ended that should not have: stopping");
-    } else {
-        info!("told to stop: receiving what is still under way, then flushing");
-    }
-    // Written once; nobody else writes it.
-    let _ = stopped.set(Instant::now());
-    stop.cancel();
-    let sources = tasks.abort_handles("statsd");
-    let drained = tokio::select! {
-        () = tasks.all() => true,
-        // Never true: an app that goes on talking is left, so that what it said so far can still be sent.
-        true = leave(&sources, config.run.shutdown_timeout.mul_f64(SOURCES_SHARE)) => false,
-        () = tokio::time::sleep(config.run.shutdown_timeout) => false,
-        () = told(&mut terminate, &mut interrupt) => false,
-    };
-    match (early, drained) {
-        (Some(_), _) => Ended::TaskDied,
-        (None, true) => Ended::Drained,
-        (None, false) => {
+    match early {
+        Some(name) => {
+            error!(task = name, "a task ended that should not have: stopping");
+            let drain = settings::drain(timeout);
+            collapse(&mut tasks, &stop, &stopped, drain).await;
+            Ended::TaskDied
+        }
+        None if drained(&mut tasks, &mut signals, &stop, &stopped, timeout).await => Ended::Drained,
+        None => {
             warn!("the drain was cut: what was not sent is lost");
             Ended::Cut
         }
     }
 }
+
+/// The end after SIGTERM; false when it was cut.
+async fn drained(
+    tasks: &mut Tasks,
+    signals: &mut Signals,
+    stop: &CancellationToken,
+    stopped: &StopTime,
+    timeout: Duration,
+) -> bool {
+    info!("told to stop: receiving what is still under way, then flushing");
+    // Written once; nobody else writes it.
+    let _ = stopped.set(Instant::now());
+    stop.cancel();
+    let sources = tasks.abort_handles("statsd");
+    tokio::select! {
+        () = tasks.all() => true,
+        // Never true: an app that goes on talking is left, so that what it said so far can still be sent.
+        true = leave(&sources, timeout.mul_f64(SOURCES_SHARE)) => false,
+        () = tokio::time::sleep(timeout) => false,
+        () = signals.told() => false,
+    }
+}
+
+/// The end after the death of a task: nothing more is received, and the sink has one try with what came until now.
+async fn collapse(tasks: &mut Tasks, stop: &CancellationToken, stopped: &StopTime, drain: Duration) {
+    let now = Instant::now();
+    // As if the stop had been told so long ago that only the last moment of the drain is left.
+    let _ = stopped.set(now.checked_sub(drain.saturating_sub(LAST_TRY)).unwrap_or(now));
+    stop.cancel();
+    tasks.abort_handles("statsd").iter().for_each(AbortHandle::abort);
+    // What is left of it then hangs, and the process must be begun again.
+    tokio::time::timeout(COLLAPSE, tasks.all()).await.ok();
+}
+
+/// After the death of a task the sink may go on sending for this long, and the process is gone after that.
+const LAST_TRY: Duration = Duration::from_millis(500);
+const COLLAPSE: Duration = Duration::from_millis(800);
 
 /// Of the shutdown time, what the sources may take to fall quiet.
 const SOURCES_SHARE: f64 = 0.65;
@@ -106,55 +161,36 @@ async fn leave(sources: &[AbortHandle], after: Duration) -> bool {
     false
 }
 
-async fn told(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What tells us to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// With the signal that asks for a reload, which would end the process if nobody listened.
+    fn listen() -> std::io::Result<(Signals, Signal)> {
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok((Signals { terminate: terminate?, interrupt: interrupt? }, hangup?))
+    }
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
-/// Every task of this process, by name.
-#[derive(Default)]
-struct Tasks {
-    set: JoinSet<&'static str>,
-    names: std::collections::HashMap<tokio::task::Id, &'static str>,
-    handles: Vec<(&'static str, AbortHandle)>,
-}
-
-impl Tasks {
-    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let handle = self.set.spawn(async move {
-            task.await;
-            name
-        });
-        self.names.insert(handle.id(), name);
-        self.handles.push((name, handle));
-    }
-
-    fn abort_handles(&self, name: &str) -> Vec<AbortHandle> {
-        self.handles.iter().filter(|it| it.0.starts_with(name)).map(|it| it.1.clone()).collect()
-    }
-
-    /// The name of the next task to end, be it by a panic.
-    async fn ended(&mut self) -> &'static str {
-        match self.set.join_next().await {
-            Some(Ok(name)) => name,
-            Some(Err(fault)) => {
-                let name = self.names.get(&fault.id()).copied().unwrap_or("unknown");
-                if fault.is_panic() {
-                    error!(task = name, "a task panicked: {fault}");
-                }
-                name
-            }
-            None => "none",
-        }
-    }
-
-    async fn all(&mut self) {
-        while !self.set.is_empty() {
-            self.ended().await;
-        }
-    }
+/// One that uses no second again that the process before us used for its last flush.
+fn aggregator(config: &Config) -> Aggregator {
+    let mut aggregator = Aggregator::new(settings::aggregate(config));
+    let soon = wall_clock() + 600.0;
+    // A stamp further ahead was made by a clock that was set back since.
+    let stamp = config.spool.dir.as_deref().and_then(last_partial).filter(|stamp| (*stamp as f64) < soon);
+    stamp.into_iter().for_each(|stamp| aggregator.set_last_partial(stamp));
+    aggregator
 }
 
 /// Where windows and events go.
@@ -188,13 +224,15 @@ impl Sink {
 
 /// Builds every task with its channels and spawns them.
 fn spawn(
-    config: &Config,
+    start: Start,
     bound: Bound,
     sink: Sink,
     metrics: PrometheusHandle,
+    hangup: Signal,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> Result<(), String> {
+    let config = &start.loaded.config;
     let (batches, batches_in) = mpsc::channel(pipeline::BATCHES);
     let (outgoing, outgoing_in) = mpsc::channel(pipeline::OUTGOING);
     let (own, own_in) = mpsc::channel::<Vec<OwnMetric>>(pipeline::OWN_METRICS);
@@ -208,19 +246,28 @@ fn spawn(
     let (output, output_part) = watch::channel(Arc::new(OutputPart::default()));
     let (watched, watch_part) = watch::channel(Arc::new(WatchPart::default()));
     let (incidents, incidents_part) = watch::channel(Arc::default());
+    let (owners, changes) = Owners::new(config, bound.page.local_addr().port(), wall_clock());
 
     let puller = Puller::new(&settings::puller(config))?;
-    let sampler = Sampler::new(settings::sampler(config, &bound, puller.local_port()));
-    let detectors = Detectors::new(settings::detectors(config));
+    let sampling = kept::Sampling {
+        settings: settings::sampler(config, &bound, puller.local_port()),
+        began: Instant::now(),
+        out: observations,
+        pace: pace_in,
+        stop: stop.clone(),
+    };
     let watch_wires = pipeline::watch::Wires {
         observations: observations_in,
         pace,
         own: own.clone(),
         findings,
         runtime: runtime_in,
+        settings: changes.detect,
         part: watched,
     };
+    let detectors = Detectors::new(settings::detectors(config));
     let watch = pipeline::watch::Watch::new(detectors, config.watch.interval, wall_clock, watch_wires);
+    let (plan, who) = changes.investigation.borrow().clone();
     let wires = investigate::Wires {
         findings: findings_in,
         pulls,
@@ -228,32 +275,28 @@ fn spawn(
         outgoing: outgoing.clone(),
         own,
         runtime,
+        settings: changes.investigation,
         incidents,
     };
-    let who = settings::identity(config, &bound);
-    let investigation = investigate::Investigation::new(settings::plan(config), who, wall_clock, wires);
+    let investigation = investigate::Investigation::new(plan, who, wall_clock, wires);
     let rollup = Rollup {
-        aggregator: Aggregator::new(settings::aggregate(config)),
+        aggregator: aggregator(config),
         batches: batches_in,
         own: own_in,
         out: outgoing,
         snapshot: statsd,
         output: output_part.clone(),
+        settings: changes.aggregate,
         wall_clock,
         flush_every: config.aggregate.interval,
         own_metrics: config.datadog.own_metrics,
-    };
-    let about = About {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_at: rfc3339(wall_clock()),
-        degraded: summary::degraded(config),
     };
     let parts = Snapshots {
         statsd: statsd_part,
         output: output_part,
         watch: watch_part,
         incidents: incidents_part,
-        about: Arc::new(about),
+        about: changes.about,
     };
 
     for source in bound.statsd {
@@ -265,14 +308,16 @@ fn spawn(
     if let Some(source) = bound.unixstream {
         tasks.spawn("statsd unixstream", source.run(batches.clone(), stop.clone()));
     }
-    tasks.spawn("sampler", sampler.run(observations, pace_in, stop.clone()));
-    tasks.spawn("puller", puller.run(pulls_in));
     tasks.spawn("rollup", rollup.run());
     tasks.spawn("watch", watch.run());
     tasks.spawn("investigate", investigation.run());
     tasks.spawn("sink", sink.run(outgoing_in, output));
     tasks.spawn("store", Store::new(settings::store(config)).run(store_in));
-    tasks.spawn("health", bound.health.run(metrics, stop.clone()));
-    tasks.spawn("page", bound.page.run(parts, store, stop.clone()));
+    tasks.keep("sampler", stop.clone(), sampling);
+    tasks.keep("puller", stop.clone(), kept::Pulling { puller, requests: pulls_in });
+    let health = kept::Health { server: bound.health, metrics, stop: stop.clone() };
+    tasks.keep("health", stop.clone(), health);
+    tasks.keep("page", stop.clone(), kept::Page { server: bound.page, parts, store, stop: stop.clone() });
+    tasks.keep("reload", stop.clone(), Reload::new(start, hangup, owners, stop.clone()));
     Ok(())
 }

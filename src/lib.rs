@@ -17,7 +17,7 @@
 //!
 //! [`pipeline`] holds the tasks that own state, and every message between them. [`app`] is the only file that knows everybody.
 //! [`config`] turns file and environment into checked settings; [`telemetry`] is the catalogue of our own metrics;
-//! [`snapshot`] is what the page and the API may see; [`sys`] tells the allocator to give memory back.
+//! [`snapshot`] is what the page and the API may see; [`secret`] is what nobody may; [`sys`] tells the allocator to give memory back.
 
 pub mod aggregate;
 pub mod app;
@@ -28,6 +28,7 @@ pub mod detect;
 pub mod page;
 pub mod pipeline;
 pub mod pprof;
+pub mod secret;
 pub mod sink;
 pub mod snapshot;
 pub mod source;

@@ -16,15 +16,15 @@ pub struct Snapshots {
     pub output: watch::Receiver<Arc<OutputPart>>,
     pub watch: watch::Receiver<Arc<WatchPart>>,
     pub incidents: watch::Receiver<Arc<Vec<IncidentView>>>,
-    /// What stands from start to end; written once by `app`.
-    pub about: Arc<About>,
+    /// What the settings say; written by `app` at the start and at a reload.
+    pub about: watch::Receiver<Arc<About>>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct About {
     pub version: String,
     pub started_at: String,
-    /// Told at start: no key, no disk, address off loopback.
+    /// No key, no disk; a settings file that could not be taken over, keys that wait for a restart.
     #[serde(skip)]
     pub degraded: Vec<DegradedView>,
 }
@@ -116,8 +116,8 @@ pub struct MemoryView {
     pub state: &'static str,
 }
 
-/// One point of `/api/readings`, which sends columns.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// One point of `/api/readings`, which sends columns, and the `reading` event of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ReadingPoint {
     /// Unix seconds.
     pub t: f64,

@@ -101,15 +101,23 @@ catalogue! {
     STATSD_SENDERS: "oomwatch.statsd.senders", Gauge, None, "", datadog, "Distinct source ports of datagrams in the last 10 s; more than the app has clients for means clients that are never closed.";
     STATSD_REPORTING: "oomwatch.statsd.reporting_clients", Gauge, None, "", datadog, "Reports of Datadog clients on themselves in the last 10 s: one a live client with telemetry, on any transport.";
     STATSD_CLIENT_DROPS: "oomwatch.statsd.client_reported_drops", Count, None, "unit", datadog, "What Datadog clients say that they dropped before it was sent: packets, metrics or bytes.";
+    OUTPUT_FAILURES: "oomwatch.output.failures", Count, None, "reason", local, "Requests to the intake that did not deliver, by what was wrong; docs/operations.md has each.";
     DROPPED: "oomwatch.dropped", Count, None, "reason", datadog, "What was lost, by reason: lines, samples, datagrams or points; docs/operations.md has each.";
     POINTS_FLUSHED: "oomwatch.points.flushed", Count, None, "", local, "Points handed to the output by flushes.";
+    POINTS_RESTORED: "oomwatch.points.restored", Count, None, "", local, "Points found on disk at the start: what an earlier run could not send.";
     POINTS_DELIVERED: "oomwatch.points.delivered", Count, None, "", local, "Points that Datadog or the Agent took.";
-    POINTS_QUEUED: "oomwatch.points.queued", Gauge, None, "", local, "Points that wait in memory or are on their way.";
-    OUTPUT_LAST_SUCCESS: "oomwatch.output.last_success.age", Gauge, Seconds, "", local, "Time since the last success of the output.";
+    POINTS_QUEUED: "oomwatch.points.queued", Gauge, None, "", local, "Points that wait in memory or on disk, or are on their way.";
+    OUTPUT_LAST_SUCCESS: "oomwatch.output.last_success.age", Gauge, Seconds, "", local, "Time since the last success of the output, or since the start before the first.";
+    OUTPUT_OUTAGE_LEFT: "oomwatch.output.outage_left", Gauge, Seconds, "", local, "How long an outage of the output may still last before points are lost; absent while that is not known.";
     SPOOL_BYTES: "oomwatch.spool.bytes", Gauge, Bytes, "", datadog, "Payloads waiting to be sent again.";
+    SPOOL_DISK: "oomwatch.spool.disk", Gauge, Bytes, "", local, "What the disk spool takes of its volume, in whole blocks.";
+    SPOOL_STATE: "oomwatch.spool.state", Gauge, None, "spool", local, "1 for what the spool is: memory (no folder is set), disk, failing (the disk fails for now) or disabled (the folder cannot be used).";
+    SPOOL_CORRUPT: "oomwatch.spool.corrupt", Count, None, "", local, "Files of the spool that were not what was written, and were skipped.";
+    REDELIVERED: "oomwatch.redelivered", Count, None, "", local, "Points of distributions sent after a crash that may have arrived before it: at most so many count twice.";
     SELF_RSS: "oomwatch.self.rss", Gauge, Bytes, "", datadog, "Resident memory of the sidecar itself.";
     IDENTITY_ERROR: "oomwatch.identity.error", Gauge, None, "id", local, "Right side minus left side of an accounting identity; anything but 0 is a defect of oomwatch.";
     READINGS_FAILED: "oomwatch.readings.failed", Count, None, "", local, "Readings of /proc or the cgroup that brought no memory figure.";
+    CONFIG_RELOADS: "oomwatch.config.reloads", Count, None, "result", local, "Settings files read again after SIGHUP: taken over (ok) or refused, the old settings kept (failed).";
     TASK_RESTARTS: "oomwatch.task.restarts", Count, None, "task", local, "Restarts of a task that may be restarted.";
 }
 

@@ -45,6 +45,20 @@ fn an_agent_that_is_our_own_listener_is_refused() {
 }
 
 #[test]
+fn a_link_to_our_own_socket_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (own, link) = (dir.path().join("own.socket"), dir.path().join("agent.socket"));
+    std::os::unix::fs::symlink(&own, &link).unwrap();
+    let settings = format!(
+        "[statsd]\nlisten = []\nsocket = \"{}\"\n[page]\nlisten = \"127.0.0.1:0\"\n[health]\nlisten = \"127.0.0.1:0\"\n\
+         [datadog.agent]\ndogstatsd = \"unix://{}\"\n",
+        own.display(),
+        link.display()
+    );
+    check(&settings, &[], &["datadog.agent.dogstatsd", "own listener"]);
+}
+
+#[test]
 fn the_intake_without_an_identity_is_refused() {
     check("[datadog]\noutput = \"intake\"\n", &[("DD_API_KEY", "k")], &["hostname", "POD_NAME"]);
 }

@@ -140,6 +140,18 @@ fn an_agent_at_our_own_socket_is_refused() {
 }
 
 #[test]
+fn windows_towards_an_agent_divide_its_own() {
+    let agent = ("DD_AGENT_HOST", "10.0.0.7");
+    for (interval, fits) in [(1, true), (2, true), (3, false), (5, true), (10, true), (20, false), (60, false)] {
+        let text = format!("[aggregate]\ninterval = \"{interval}s\"");
+        assert!(fits || faults(&text, &[agent])[0].contains("1s, 2s, 5s or 10s"), "{interval}");
+        if fits {
+            fine(&text, &[agent]);
+        }
+    }
+}
+
+#[test]
 fn all_faults_are_told_at_once_in_the_order_of_the_file() {
     let told = faults(
         "[statsd]\nmax_datagram = \"big\"\nlistn = []\n[log]\nformat = \"xml\"\n",
@@ -180,6 +192,7 @@ fn a_bad_variable_is_told_by_its_name() {
         ),
         (("DD_DOGSTATSD_URL", "udp://localhost:8125"), "this is our own listener"),
         (("DD_DOGSTATSD_URL", "udp://[::1]"), "this is our own listener"),
+        (("DD_DOGSTATSD_URL", "udp://0.0.0.0:8125"), "this is our own listener"),
         (("OOMWATCH_AGGREGATE__MAX_CONTEXTS", "-1"), "expected a whole number, such as 6"),
     ];
     for (variable, expected) in table {

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use support::pprof::flat_agrees;
 use support::{OOMWATCH, have, http_get, lines_of, root, wait_for};
 use tokio::time::Instant;
 
@@ -149,33 +150,7 @@ fn agrees_with_go(profiles: &BTreeMap<String, String>) {
     let base = profiles.iter().find(|(kind, _)| kind.starts_with("baseline") || kind.starts_with("first_sight"));
     let base = base.unwrap_or_else(|| panic!("no baseline among {profiles:?}")).1;
     let now = profiles.iter().find(|(kind, _)| kind.ends_with("heap_gc") && !kind.starts_with("baseline")).unwrap().1;
-    let ours = Command::new(OOMWATCH).args(["profile", "diff", "--flat", "--json", base, now]).output().unwrap();
-    assert!(ours.status.success(), "{}", String::from_utf8_lossy(&ours.stderr));
-    let ours: serde_json::Value = serde_json::from_slice(&ours.stdout).unwrap();
-    let rows = ours["rows"].as_array().unwrap_or_else(|| panic!("{ours}"));
-    let row = |row: &serde_json::Value| (row["flat"].as_i64().unwrap(), row["function"].as_str().unwrap().to_owned());
-    let mut ours: Vec<(i64, String)> = rows.iter().map(row).collect();
-    let output = Command::new("go")
-        .args(["tool", "pprof", "-top", "-unit=B", "-nodecount=0", "-nodefraction=0", "-edgefraction=0", "-diff_base"])
-        .args([base, now])
-        .output()
-        .unwrap();
-    let theirs = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut theirs: Vec<(i64, String)> = theirs.lines().filter_map(pprof_row).collect();
-    assert!(!theirs.is_empty());
-    let order = |rows: &[(i64, String)]| rows.iter().map(|row| row.0.abs()).collect::<Vec<_>>();
-    assert_eq!(order(&ours), order(&theirs), "order, ties free");
-    ours.sort();
-    theirs.sort();
-    assert_eq!(ours, theirs);
-}
-
-/// `1024B 12.34% 12.34% 2048B 5% main.f` → (1024, "main.f").
-fn pprof_row(line: &str) -> Option<(i64, String)> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let bytes = words.first()?.strip_suffix('B').unwrap_or(words.first()?).parse().ok()?;
-    (words.len() >= 6 && words[1].ends_with('%'))
-        .then(|| (bytes, words[5..].join(" ").replace(" (inline)", "").replace(" (partial-inline)", "")))
+    flat_agrees(Some(Path::new(base)), Path::new(now));
 }
 
 fn browse(url: &str, shots: &Path) {

@@ -101,8 +101,13 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
     let (watching, watch_part) = watch::channel(Arc::new(watched));
     let (told, incidents) = watch::channel(Arc::new(incidents));
     let about = About { version: "0.1.0".into(), started_at: rfc3339(now - 4000.0), degraded: vec![] };
-    let parts =
-        Snapshots { statsd: statsd_part, output: output_part, watch: watch_part, incidents, about: Arc::new(about) };
+    let parts = Snapshots {
+        statsd: statsd_part,
+        output: output_part,
+        watch: watch_part,
+        incidents,
+        about: watch::channel(Arc::new(about)).1,
+    };
     let port = if std::env::var_os("OOMWATCH_PREVIEW_SECONDS").is_some() { 7071 } else { 0 };
     let listen = SocketAddr::from(([127, 0, 0, 1], if token.is_none() { port } else { 0 }));
     let settings = Settings { listen, hosts: vec![], token: token.map(str::to_owned) };
@@ -112,7 +117,7 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
     let go_on = Arc::new(Notify::new());
     let told_to_go_on = go_on.clone();
     let mut tasks = JoinSet::new();
-    tasks.spawn(server.run(parts, store, CancellationToken::new()));
+    tasks.spawn(async move { server.run(parts, store, CancellationToken::new()).await });
     tasks.spawn(async move {
         // The senders live as long as the page, or its parts would stand still.
         let _owners = (statsd, output, watching);

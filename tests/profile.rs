@@ -51,6 +51,7 @@ impl Made {
             now: &now,
             goroutines: Some((Some(&calm), &piled)),
             rss_growth_bytes: None,
+            fds_growth: None,
             previous: None,
             seconds: 20.0,
         })
@@ -201,6 +202,7 @@ fn bent_profiles_of_a_real_program_are_read_or_refused() {
             now: &profile,
             goroutines: groups,
             rss_growth_bytes: Some(1),
+            fds_growth: None,
             previous: None,
             seconds: 1.0,
         });

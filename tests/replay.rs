@@ -1,7 +1,7 @@
 //! The detector on recorded and generated traces: every leak told with time to spare, nothing said of the healthy.
 //!
-//! `tests/traces/generate.py` makes the traces and `tests/traces/score.py` scores the whole suite by hand; here a small part of
-//! it runs: one seed of the shapes named below, and a recording of a real leak.
+//! `tests/traces/generate.py` draws traces, `shapes.py` lets mechanisms run, and `score.py` scores all of it (`dev/soak traces`);
+//! here a small part runs: one seed of the shapes named below, and a recording of a real leak.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -82,6 +82,47 @@ fn healthy_processes_raise_no_alarm() {
     let alerts = replayed(&csv_files(&generate(dir.path(), HEALTHY)));
     let alarms: Vec<_> = alerts.into_iter().filter(|(_, _, severity, _)| severity != "notice").collect();
     assert_eq!(alarms, []);
+}
+
+/// One seed of shapes whose curves come from mechanisms: bursts of tens of seconds, a leak behind a collector, a crash loop. All of
+/// them and the figures: `dev/soak traces`.
+#[test]
+fn leaks_from_mechanisms_are_told_and_mapped_files_are_not() {
+    const LEAKS: &str =
+        "soft_limit_leak,stuck_threads,crash_loop,runaway_query,broken_parser,flood_of_clients,burst_under_a_sawtooth";
+    const HEALTHY: &str = "mapped_files";
+    let dir = tempfile::tempdir().expect("a folder");
+    let done = Command::new("python3")
+        .arg(traces().join("shapes.py"))
+        .args(["--seeds", "1", "--only", &format!("{LEAKS},{HEALTHY}"), "--out"])
+        .arg(dir.path())
+        .output()
+        .expect("python3 runs the generator");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for split in ["tune", "held"] {
+        check_labels(&dir.path().join(split));
+    }
+}
+
+/// Each episode of the labels is told five seconds before its kill, and nothing else is.
+fn check_labels(dir: &Path) {
+    let alerts = replayed(&csv_files(dir));
+    let alarms = |trace: &str| -> Vec<f64> {
+        let of_trace = alerts.iter().filter(|(name, _, severity, _)| name == trace && severity != "notice");
+        of_trace.map(|(_, t, ..)| *t).collect()
+    };
+    let labels = std::fs::read_to_string(dir.join("labels.csv")).expect("labels");
+    for row in labels.lines().skip(1) {
+        let row: Vec<&str> = row.split(',').collect();
+        let at = alarms(row[1]);
+        if row[3] == "no" {
+            assert!(at.is_empty(), "{} is healthy, told at {at:?}", row[1]);
+            continue;
+        }
+        let (start, kill): (f64, f64) = (row[4].parse().expect("start"), row[5].parse().expect("kill"));
+        let told = at.iter().any(|t| (start..=kill - 5.0).contains(t));
+        assert!(told, "{}: leaks from {start}, killed at {kill}, told at {at:?}", row[1]);
+    }
 }
 
 /// A real worker under 512 MiB, quiet until 660 s, two clients leaked a second from there, killed at 929 s.

@@ -121,9 +121,9 @@ fn fixes(status: &Value) -> BTreeSet<&str> {
     of_the_app.filter_map(|it| it["fix"].as_str()).collect()
 }
 
-/// How often the app comes back; `dev/soak restarts` gives a number.
-fn restarts() -> usize {
-    std::env::var("OOMWATCH_RESTARTS").map_or(50, |count| count.parse().expect("a number"))
+/// How often the app comes back; `dev/soak comebacks` gives a number.
+fn comebacks() -> usize {
+    std::env::var("OOMWATCH_COMEBACKS").map_or(50, |count| count.parse().expect("a number"))
 }
 
 /// Every second life has ninety mebibytes more, a third of the limit: across the lives that is a rise no rule should see.
@@ -140,7 +140,7 @@ fn an_app_that_comes_back_under_its_old_number_is_another_app() {
     let settings = format!("[datadog]\noutput = \"none\"\n[alert]\nstartup_grace = \"0s\"\n{LIMIT}");
     let sidecar = Sidecar::spawn(&settings, &[], stage.oomwatch());
     let (mut number, mut lives) = (None, BTreeSet::new());
-    for life in 0..restarts() {
+    for life in 0..comebacks() {
         let app = come_back(&mut number, if life % 2 == 0 { 5 } else { 95 });
         let incarnation =
             wait_for(Duration::from_secs(20), "the new life to be read", || newest(&sidecar, app.0.id(), &lives));
@@ -149,7 +149,7 @@ fn an_app_that_comes_back_under_its_old_number_is_another_app() {
     let incidents = sidecar.api("/api/incidents");
     println!("{} lives of pid {}, {} incidents", lives.len(), number.unwrap(), incidents.as_array().unwrap().len());
     assert_eq!(incidents, Value::Array(Vec::new()));
-    assert_eq!(lives.len(), restarts());
+    assert_eq!(lives.len(), comebacks());
 }
 
 /// Starts an app of that size under the number of the one before it; another process may take the number first, so it tries again.

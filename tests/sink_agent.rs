@@ -7,11 +7,11 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oomwatch::aggregate::{Context, Form, Host, Kind, Point, RawSamples, Window};
+use oomwatch::aggregate::{Context, Form, Host, Kind, Point, RawSamples, Suffix, Window};
 use oomwatch::pipeline::Outgoing;
 use oomwatch::sink::agent::{Agent, Settings};
 use oomwatch::snapshot::OutputPart;
-use oomwatch::statsd::Event;
+use oomwatch::statsd::{Event, Message, parse};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
@@ -19,20 +19,14 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(20);
 
 fn context(kind: Kind, name: &str) -> Arc<Context> {
-    Arc::new(Context {
-        kind,
-        name: name.into(),
-        host: Host::Default,
-        tags: "service:worker,env:test".into(),
-        origin: "".into(),
-    })
+    Arc::new(Context::new(kind, name, Host::Default, "service:worker,env:test", ""))
 }
 
 /// What 10 s at 5,000 samples a second leave: 500 counters, and 50,000 distribution samples in 1,000 contexts.
 fn window() -> Window {
     let point = |n: u32| Point {
         context: context(Kind::Counter, &format!("counter.{n}")),
-        suffix: "",
+        suffix: Suffix::None,
         form: Form::Count,
         value: 7.0,
         timestamp: 0,
@@ -127,4 +121,46 @@ async fn a_full_queue_and_a_line_too_long_are_counted() {
     let part = run(slow, vec![Outgoing::Window(window)]).await;
     assert_eq!(part.dropped["too_long"], 1);
     assert!(part.dropped["agent_full"] > 0, "{part:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_longer_than_an_agent_reads_is_cut_divided_or_counted() {
+    let agent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = agent.local_addr().unwrap();
+    let settings = Settings { spread: Duration::ZERO, drain: SOON, ..Settings::new(&format!("udp://{address}")) };
+    let raw =
+        |kind, values: String| RawSamples { context: context(kind, "x"), sample_rate: 0.5, values: values.into() };
+    let packs = (0..5_000).map(|n| n.to_string()).collect::<Vec<_>>().join(":");
+    let window = Window {
+        raw: vec![raw(Kind::Timing, packs), raw(Kind::Set, "m".repeat(9_000)), raw(Kind::Set, "m".repeat(4_000))],
+        ..Window::default()
+    };
+    let event = |title: &str| Event { title: title.into(), text: "ü\n€".repeat(5_000), ..Event::default() };
+    let reading = spawn_blocking(move || {
+        let (mut bytes, mut lines) = (vec![0; 65_536], Vec::new());
+        loop {
+            let n = agent.recv(&mut bytes).unwrap();
+            if n == 0 {
+                return lines;
+            }
+            assert!(n <= 8_192, "{n} bytes");
+            lines.extend(std::str::from_utf8(&bytes[..n]).unwrap().lines().map(str::to_owned));
+        }
+    });
+    let titled = Outgoing::Event(event("é\nz"));
+    let part = run(settings, vec![Outgoing::Window(window), titled, Outgoing::Event(event(&"t".repeat(9_000)))]).await;
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"", address).unwrap();
+    let (mut samples, mut events) = (0, 0);
+    for line in reading.await.unwrap() {
+        match parse(line.as_bytes()).unwrap() {
+            Message::Event(event) => {
+                assert!(line.starts_with("_e{5,") && event.title == "é\nz" && event.text.starts_with("ü\n€ü"));
+                events += 1;
+            }
+            Message::Metric(_) => samples += line.split('|').next().unwrap().split(':').count() - 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((samples, events), (5_001, 1));
+    assert_eq!(part.dropped, [("too_long", 2)].into());
 }

@@ -3,104 +3,23 @@
 
 #[path = "support/intake.rs"]
 mod intake;
+#[path = "support/sink.rs"]
+mod sink;
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use intake::{FakeIntake, Fault};
-use oomwatch::aggregate::{Bin, Context, Form, Host, Kind, Point, Sketch, SketchPoint, Window};
+use oomwatch::aggregate::{Bin, Sketch, SketchPoint, Window};
 use oomwatch::pipeline::{Outgoing, wall_clock};
-use oomwatch::sink::intake::{Intake, KeyState, Settings};
-use oomwatch::sink::{Proxy, Secret};
-use oomwatch::snapshot::OutputPart;
+use oomwatch::secret::Secret;
+use oomwatch::sink::Proxy;
+use oomwatch::sink::intake::{Intake, Settings};
 use oomwatch::statsd::{Event, ServiceCheck, Status};
-use tokio::sync::{mpsc, watch};
+use sink::{Authority, Rig, SOON, context, now, settings, window};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
-
-const SOON: Duration = Duration::from_secs(10);
-
-/// A running sink and its two ends.
-struct Rig {
-    input: Option<mpsc::Sender<Outgoing>>,
-    status: watch::Receiver<Arc<OutputPart>>,
-    tasks: JoinSet<()>,
-}
-
-impl Rig {
-    fn start(settings: Settings) -> Rig {
-        let (input, output) = mpsc::channel(256);
-        let (send, status) = watch::channel(Arc::default());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(Intake::new(settings).unwrap().run(output, send));
-        Rig { input: Some(input), status, tasks }
-    }
-
-    async fn send(&self, outgoing: Outgoing) {
-        self.input.as_ref().unwrap().send(outgoing).await.unwrap();
-    }
-
-    async fn until(&mut self, what: &str, mut condition: impl FnMut(&OutputPart) -> bool) {
-        let held = timeout(SOON, self.status.wait_for(|part| condition(part))).await;
-        assert!(held.is_ok(), "not in time: {what}");
-        drop(held);
-        self.check_identity();
-    }
-
-    fn check_identity(&self) {
-        let part = self.status.borrow();
-        assert_eq!(part.identities.get("I4"), Some(&0), "{part:?}");
-    }
-
-    /// Closes the input and waits for the end.
-    async fn end(&mut self) -> Arc<OutputPart> {
-        self.input = None;
-        timeout(SOON, self.tasks.join_next()).await.expect("the sink ends").unwrap().unwrap();
-        self.check_identity();
-        self.status.borrow().clone()
-    }
-}
-
-/// Settings with waits short enough for a test.
-fn settings(url: &str) -> Settings {
-    let mut settings = Settings::new(url, Secret::new("key"));
-    settings.hostname = Some("host".to_owned());
-    settings.policy.base = Duration::from_millis(20);
-    settings.policy.longest = Duration::from_millis(200);
-    settings.key_poll = Duration::from_millis(50);
-    settings
-}
-
-fn now() -> i64 {
-    wall_clock() as i64
-}
-
-fn context(name: &str) -> Arc<Context> {
-    Arc::new(Context {
-        kind: Kind::Counter,
-        name: name.into(),
-        host: Host::Default,
-        tags: "a:b".into(),
-        origin: "".into(),
-    })
-}
-
-/// `n` counters named `c0`, `c1`, … of 3 each.
-fn window(n: u64) -> Window {
-    let points = (0..n)
-        .map(|n| Point {
-            context: context(&format!("c{n}")),
-            suffix: "",
-            form: Form::Count,
-            value: 3.0,
-            timestamp: now(),
-            interval_seconds: 10,
-        })
-        .collect();
-    Window { points, ..Window::default() }
-}
+use tokio::time::Instant;
 
 /// One counter with a name that compresses badly, so that payloads have a size.
 fn bulky(n: u64) -> Window {
@@ -281,6 +200,27 @@ async fn without_a_key_nothing_is_sent_until_there_is_one() {
     rig.end().await;
 }
 
+/// A reader of a pipe that nobody writes hangs, as one on a dead network volume does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_hangs_holds_nothing_else_back() {
+    let intake = FakeIntake::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "key\n").unwrap();
+    let mut rig = Rig::start(Settings { api_key_file: Some(file.clone()), ..settings(&intake.url()) });
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    for n in 1..=5 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        rig.send(Outgoing::Window(window(1))).await;
+        intake.wait_for("a window", SOON, |seen| seen.requests.len() == n).await;
+    }
+    let part = rig.end().await;
+    // Lets the reader go, which the runtime would wait for.
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    assert!(part.dropped.is_empty(), "{part:?}");
+}
+
 #[tokio::test]
 async fn over_budget_the_oldest_points_go_and_are_counted_to_the_point() {
     let intake = FakeIntake::start().await;
@@ -411,7 +351,7 @@ async fn retry_after_is_honoured() {
 #[tokio::test]
 async fn an_answer_that_never_ends_is_cut_off() {
     let intake = FakeIntake::start().await;
-    intake.fail([Fault::Drip]);
+    intake.fail([Fault::Drip(500)]);
     let mut rig = Rig::start(Settings { timeout: Duration::from_millis(300), ..settings(&intake.url()) });
     rig.send(Outgoing::Window(window(1))).await;
     intake.wait_for("the point", SOON, |seen| seen.counter("c0") == 3.0).await;
@@ -433,33 +373,18 @@ async fn a_redirect_is_not_followed() {
 async fn validate_tells_good_keys_from_bad_ones_and_from_silence() {
     let intake = FakeIntake::start().await;
     let sink = Intake::new(settings(&intake.url())).unwrap();
-    assert_eq!(sink.validate().await, KeyState::Valid);
-    intake.fail([Fault::Status(403)]);
-    assert_eq!(sink.validate().await, KeyState::Invalid);
-    intake.fail([Fault::Status(503)]);
-    assert!(matches!(sink.validate().await, KeyState::Unknown(why) if why.contains("503")));
-}
-
-/// A certificate for `localhost`, signed by a CA of its own, and the CA's file.
-fn certificate(dir: &std::path::Path) -> (rustls::ServerConfig, PathBuf) {
-    let ca_key = rcgen::KeyPair::generate().unwrap();
-    let mut ca = rcgen::CertificateParams::new(vec![]).unwrap();
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let issuer = rcgen::CertifiedIssuer::self_signed(ca, ca_key).unwrap();
-    let file = dir.join("ca.pem");
-    std::fs::write(&file, issuer.pem()).unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    (config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap(), file)
+    assert_eq!(sink.validate().await, Ok(()));
+    intake.answer_validate(Some(Fault::Status(403)));
+    assert!(sink.validate().await.unwrap_err().why.contains("the API key was refused"));
+    intake.answer_validate(Some(Fault::Status(503)));
+    assert!(sink.validate().await.unwrap_err().why.contains("503"));
 }
 
 #[tokio::test]
 async fn a_private_ca_is_trusted_only_when_it_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let (tls, ca_file) = certificate(dir.path());
+    let authority = Authority::new(dir.path());
+    let (tls, ca_file) = (authority.server("localhost"), authority.file.clone());
     let intake = FakeIntake::start_tls(tls).await;
     let mut stranger = Rig::start(Settings { drain: Duration::ZERO, ..settings(&intake.url()) });
     stranger.send(Outgoing::Window(window(1))).await;
@@ -500,11 +425,12 @@ async fn proxy(tasks: &mut JoinSet<()>) -> (String, mpsc::Receiver<String>) {
 #[tokio::test]
 async fn https_goes_through_the_proxy_with_its_password_and_without_the_key() {
     let dir = tempfile::tempdir().unwrap();
-    let (tls, ca_file) = certificate(dir.path());
+    let authority = Authority::new(dir.path());
+    let (tls, ca_file) = (authority.server("localhost"), authority.file.clone());
     let intake = FakeIntake::start_tls(tls).await;
     let mut tasks = JoinSet::new();
     let (https, mut asked) = proxy(&mut tasks).await;
-    let through = Proxy { https: Some(https), no: String::new() };
+    let through = Proxy { https: Some(Secret::new(https)), no: String::new() };
     let mut rig = Rig::start(Settings { ca_file: Some(ca_file), proxy: through, ..settings(&intake.url()) });
     rig.send(Outgoing::Window(window(1))).await;
     intake.wait_for("the point", SOON, |seen| seen.counter("c0") == 3.0).await;

@@ -10,20 +10,20 @@ use std::sync::Arc;
 
 use decode::{decode, decoder};
 
-use oomwatch::aggregate::{Bin, Context, Form, Host, Kind, Point, Sketch, SketchPoint, Window};
+use oomwatch::aggregate::{Bin, Context, Form, Host, Kind, Point, Sketch, SketchPoint, Suffix, Window};
 use oomwatch::datadog::{Encoder, EncoderSettings, Endpoint, split};
 use serde_json::{Value, json};
 
 const NOW: i64 = 1_700_000_000;
 
-fn context(name: &str, host: Host, tags: &str) -> Arc<Context> {
-    Arc::new(Context { kind: Kind::Gauge, name: name.into(), host, tags: tags.into(), origin: "".into() })
+fn context(name: &str, host: Host<'_>, tags: &str) -> Arc<Context> {
+    Arc::new(Context::new(Kind::Gauge, name, host, tags, ""))
 }
 
 fn window() -> Window {
     let point = |name: &str, host, tags: &str, form, value, interval_seconds| Point {
         context: context(name, host, tags),
-        suffix: "",
+        suffix: Suffix::None,
         form,
         value,
         timestamp: NOW,
@@ -35,7 +35,7 @@ fn window() -> Window {
         points: vec![
             point("jobs.done", Host::Default, "env:prod,é:ü", Form::Rate, 0.1, 10),
             point("jobs.sum", Host::None, "", Form::Count, 3.0, 10),
-            point("rss", Host::Named("other".into()), "a:b", Form::Gauge, 9_007_199_254_740_993.0, 0),
+            point("rss", Host::Named("other"), "a:b", Form::Gauge, 9_007_199_254_740_993.0, 0),
         ],
         sketches: vec![SketchPoint { context: context("latency", Host::Default, "a:b"), timestamp: NOW, sketch }],
         ..Window::default()

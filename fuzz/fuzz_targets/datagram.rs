@@ -153,7 +153,7 @@ fn lines_read_back(window: &Window) {
         });
     }
     for raw in &window.raw {
-        let kind = raw.context.kind;
+        let kind = raw.context.kind();
         aggregate::write_raw(raw, 1_432, &mut |text: &str| {
             one_line(text, |message| {
                 let Message::Metric(line) = message else { return false };
@@ -176,7 +176,7 @@ fn one_point_a_second(window: &Window) {
     let mut seen = HashSet::new();
     for point in &window.points {
         let context = &point.context;
-        let key = (context.kind, &context.name, &context.host, &context.tags, point.suffix, point.timestamp);
-        assert!(seen.insert(key), "twice: {point:?}");
+        let series = (context.kind(), context.name(), context.host(), context.joined_tags(), point.suffix.text());
+        assert!(seen.insert((series, point.timestamp)), "twice: {point:?}");
     }
 }

@@ -6,15 +6,16 @@
 
 mod flush;
 mod known;
+mod reconfigure;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::contexts::{Class, Contexts};
+use super::contexts::{Class, Contexts, whole_second};
 use super::identity::{self, Identity};
 use super::spelling::Spelling;
 use super::value::{Sample, sum_form};
-use super::{Form, Kind, Mode, Point, Reason, Settings, Stats, Window};
+use super::{Form, Kind, Mode, Point, Reason, Settings, Stats, Suffix, Window};
 use crate::statsd::{self, Event, Line, Message, ServiceCheck};
 
 /// Below it one sample would stand for more than 260 million and fill a sketch with nothing but full bins (saluki's limit).
@@ -223,7 +224,7 @@ impl Aggregator {
         }
         let entry = self.contexts.entry_mut(slot);
         entry.samples += added;
-        entry.last_seen = now;
+        entry.last_seen = whole_second(now);
         if folded {
             self.stats.overflowed += added;
         } else {
@@ -246,7 +247,7 @@ impl Aggregator {
                 self.stats.drop(Reason::Copy, 1);
             }
         }
-        self.contexts.entry_mut(slot).last_seen = now;
+        self.contexts.entry_mut(slot).last_seen = whole_second(now);
     }
 
     fn add_sample(&mut self, now: f64, slot: u32, sample: Sample<'_>) -> Result<(), Reason> {
@@ -254,7 +255,7 @@ impl Aggregator {
         let entry = self.contexts.entry_mut(slot);
         let before = entry.value.bytes();
         entry.value.add(sample, room)?;
-        entry.last_sampled = now;
+        entry.last_sampled = whole_second(now);
         let after = entry.value.bytes();
         self.contexts.bytes = self.contexts.bytes + after - before;
         Ok(())
@@ -268,13 +269,13 @@ impl Aggregator {
         }
         let context = Arc::clone(&self.contexts.entry(slot).context);
         let interval = self.settings.interval_seconds;
-        let counts_here = context.kind == Kind::Counter && self.settings.mode == Mode::Intake;
-        let (form, value) = match context.kind {
+        let counts_here = context.kind() == Kind::Counter && self.settings.mode == Mode::Intake;
+        let (form, value) = match context.kind() {
             Kind::Counter => sum_form(number, false, &self.settings),
             _ => (Form::Gauge, number),
         };
         let interval_seconds = if counts_here { interval } else { 0 };
-        self.pending.points.push(Point { context, suffix: "", form, value, timestamp: at, interval_seconds });
+        self.pending.points.push(Point { context, suffix: Suffix::None, form, value, timestamp: at, interval_seconds });
         self.timestamped += 1;
         Ok(())
     }
@@ -294,8 +295,8 @@ impl Aggregator {
         self.roll(now);
         let kind = if count { Kind::Counter } else { Kind::Gauge };
         let identity = Identity::own(kind, name, tag, &self.settings);
-        let slot = self.contexts.find_own(identity, now, &self.settings);
-        self.contexts.entry_mut(slot).last_seen = now;
+        let slot = self.contexts.find_own(&identity, now, &self.settings);
+        self.contexts.entry_mut(slot).last_seen = whole_second(now);
         // A sum past the range of f64 is the only refusal that is left, and nobody counts that far.
         let _ = self.add_sample(now, slot, Sample { number: value, text: b"", rate: 1.0 });
     }
@@ -309,7 +310,7 @@ impl Aggregator {
     pub fn top(&self, n: usize) -> Vec<TopName> {
         let mut by_name: HashMap<&str, (u64, u64)> = HashMap::new();
         for entry in self.contexts.iter().filter(|entry| entry.class != Class::Own) {
-            let (samples, contexts) = by_name.entry(&entry.context.name).or_default();
+            let (samples, contexts) = by_name.entry(entry.context.name()).or_default();
             *samples += entry.samples;
             *contexts += 1;
         }

@@ -29,17 +29,23 @@ fn describe(window: &Window) -> Vec<String> {
             Form::Count => format!("count/{}", point.interval_seconds),
         };
         let at = if point.timestamp == T0 as i64 { String::new() } else { format!(" @{}", point.timestamp) };
-        format!("{}{} {form} {}{at}{}", point.context.name, point.suffix, point.value, identity(&point.context))
+        format!(
+            "{}{} {form} {}{at}{}",
+            point.context.name(),
+            point.suffix.text(),
+            point.value,
+            identity(&point.context)
+        )
     });
     let sketches = window.sketches.iter().map(|point| {
         let sketch = &point.sketch;
         let keys: Vec<String> = sketch.bins.iter().map(|bin| format!("{}:{}", bin.key, bin.n)).collect();
-        format!("{} sketch n={} sum={} {}", point.context.name, sketch.count, sketch.sum, keys.join(" "))
+        format!("{} sketch n={} sum={} {}", point.context.name(), sketch.count, sketch.sum, keys.join(" "))
     });
     let raw = window
         .raw
         .iter()
-        .map(|raw| format!("{} raw {} @{}{}", raw.context.name, raw.values, raw.sample_rate, identity(&raw.context)));
+        .map(|raw| format!("{} raw {} @{}{}", raw.context.name(), raw.values, raw.sample_rate, identity(&raw.context)));
     let mut all: Vec<String> = points.chain(sketches).chain(raw).collect();
     all.sort();
     all
@@ -47,14 +53,14 @@ fn describe(window: &Window) -> Vec<String> {
 
 fn identity(context: &Context) -> String {
     let mut text = String::new();
-    if !context.tags.is_empty() {
-        text += &format!(" #{}", context.tags);
+    if !context.joined_tags().is_empty() {
+        text += &format!(" #{}", context.joined_tags());
     }
-    if context.host != Host::Default {
-        text += &format!(" {:?}", context.host);
+    if context.host() != Host::Default {
+        text += &format!(" {:?}", context.host());
     }
-    if !context.origin.is_empty() {
-        text += &format!(" |{}", context.origin);
+    if !context.origin().is_empty() {
+        text += &format!(" |{}", context.origin());
     }
     text
 }
@@ -249,7 +255,7 @@ fn a_hundred_thousand_mixed_samples_add_up_exactly() {
     }
     let window = aggregator.flush_all(T0 + 100.0);
     for point in &window.points {
-        match (point.form, point.suffix) {
+        match (point.form, point.suffix.text()) {
             (Form::Rate, "") => rates += point.value * 10.0,
             (Form::Rate, _) => counted += point.value * 10.0,
             _ => {}
@@ -270,7 +276,7 @@ fn an_idle_counter_says_zero_until_it_expires_and_a_gauge_says_nothing() {
         points.extend(aggregator.flush(T0 + f64::from(flush * 10)).points);
     }
     let of = |name: &str| -> Vec<(i64, f64)> {
-        points.iter().filter(|p| &*p.context.name == name).map(|p| (p.timestamp - T0 as i64, p.value)).collect()
+        points.iter().filter(|p| p.context.name() == name).map(|p| (p.timestamp - T0 as i64, p.value)).collect()
     };
     let zeros = (1..=30).map(|n| (n * 10, 0.0));
     assert_eq!(of("a"), std::iter::once((0, 0.1)).chain(zeros).collect::<Vec<_>>());

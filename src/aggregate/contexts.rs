@@ -35,14 +35,38 @@ pub(super) struct Entry {
     pub(super) context: Arc<Context>,
     pub(super) class: Class,
     pub(super) value: Value,
-    /// When a sample last came, timestamped ones included.
-    pub(super) last_seen: f64,
-    /// When a sample last went into a window: what zeros are counted from.
-    pub(super) last_sampled: f64,
+    /// When a sample last came, timestamped ones included; see [`whole_second`].
+    pub(super) last_seen: u32,
+    /// When a sample last went into a window, likewise: what zeros are counted from. 0 before the first.
+    pub(super) last_sampled: u32,
     /// Samples since the context was created.
     pub(super) samples: u64,
-    hash: u64,
-    charge: u32,
+    /// Half of its hash: see [`place`].
+    hash: u32,
+}
+
+/// Unix seconds, rounded up: later than a whole second exactly where the time itself is. Not by `ceil`, which is a call on the
+/// oldest processors that we build for, for every sample.
+pub(super) fn whole_second(now: f64) -> u32 {
+    let whole = now as u32;
+    whole.saturating_add(u32::from(f64::from(whole) < now))
+}
+
+/// Where a context stands in the table, told by the half of its hash that is kept. The table looks at the lowest bits and at
+/// the seven highest.
+fn place(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+fn place_of(entries: &[Option<Entry>], slot: u32) -> u64 {
+    entries[slot as usize].as_ref().map_or(0, |entry| place(entry.hash))
+}
+
+impl Entry {
+    /// What it costs beside its value.
+    fn charge(&self) -> usize {
+        CONTEXT_BYTES + self.context.text_bytes()
+    }
 }
 
 /// Owned by the aggregator alone. Bounded by `max_contexts`, `max_bytes` and [`OVERFLOW_NAMES`]; our own contexts come from
@@ -100,7 +124,7 @@ impl Contexts {
         let (name, more) = mapped.as_ref().map_or((&*name, ""), |mapped| (&*mapped.name, &*mapped.tags));
         let tags = tags.split(',').chain(more.split(','));
         let slot = Identity::of_line(line, name, tags, settings)
-            .map_or(LEFT_OUT, |identity| self.find_or_fold(identity, now, settings));
+            .map_or(LEFT_OUT, |identity| self.find_or_fold(&identity, now, settings));
         if slot == LEFT_OUT || self.entry(slot).class != Class::Overflow {
             self.remember(mark, slot, rate, now, settings);
         }
@@ -108,21 +132,21 @@ impl Contexts {
     }
 
     /// The context of one of our own metrics; there is always room for it.
-    pub(super) fn find_own(&mut self, identity: Identity<'_>, now: f64, settings: &Settings) -> u32 {
+    pub(super) fn find_own(&mut self, identity: &Identity<'_>, now: f64, settings: &Settings) -> u32 {
         let hash = identity.hash(&self.hasher);
-        self.known(hash, &identity).unwrap_or_else(|| self.create(identity, hash, Class::Own, now, settings))
+        self.known(hash, identity).unwrap_or_else(|| self.create(identity, hash, Class::Own, now, settings))
     }
 
-    fn find_or_fold(&mut self, identity: Identity<'_>, now: f64, settings: &Settings) -> u32 {
+    fn find_or_fold(&mut self, identity: &Identity<'_>, now: f64, settings: &Settings) -> u32 {
         let hash = identity.hash(&self.hasher);
-        if let Some(slot) = self.known(hash, &identity) {
+        if let Some(slot) = self.known(hash, identity) {
             return slot;
         }
         let room = self.bytes + CONTEXT_BYTES + identity.text_bytes() <= settings.max_bytes;
         if room && self.app < settings.max_contexts {
             return self.create(identity, hash, Class::App, now, settings);
         }
-        self.fold(&identity, now, settings)
+        self.fold(identity, now, settings)
     }
 
     fn fold(&mut self, identity: &Identity<'_>, now: f64, settings: &Settings) -> u32 {
@@ -132,25 +156,24 @@ impl Contexts {
             return slot;
         }
         if self.overflow < OVERFLOW_NAMES {
-            return self.create(named, hash, Class::Overflow, now, settings);
+            return self.create(&named, hash, Class::Overflow, now, settings);
         }
         let unnamed = identity.overflow_of_kind(settings);
         let hash = unnamed.hash(&self.hasher);
-        self.known(hash, &unnamed).unwrap_or_else(|| self.create(unnamed, hash, Class::Overflow, now, settings))
+        self.known(hash, &unnamed).unwrap_or_else(|| self.create(&unnamed, hash, Class::Overflow, now, settings))
     }
 
-    fn known(&self, hash: u64, identity: &Identity<'_>) -> Option<u32> {
+    fn known(&self, hash: u32, identity: &Identity<'_>) -> Option<u32> {
         let is_it = |slot: &u32| identity.is(&self.entry(*slot).context);
-        self.by_identity.find(hash, is_it).copied()
+        self.by_identity.find(place(hash), is_it).copied()
     }
 
-    fn create(&mut self, identity: Identity<'_>, hash: u64, class: Class, now: f64, settings: &Settings) -> u32 {
-        let charge = u32::try_from(CONTEXT_BYTES + identity.text_bytes()).unwrap_or(u32::MAX);
-        let context = Arc::new(identity.into_context());
-        let value = Value::new(context.kind, settings.mode);
-        let entry =
-            Entry { context, class, value, last_seen: now, last_sampled: f64::NEG_INFINITY, samples: 0, hash, charge };
-        self.bytes += charge as usize;
+    fn create(&mut self, identity: &Identity<'_>, hash: u32, class: Class, now: f64, settings: &Settings) -> u32 {
+        let context = Arc::new(identity.context());
+        let value = Value::new(context.kind(), settings.mode);
+        let last_seen = whole_second(now);
+        let entry = Entry { context, class, value, last_seen, last_sampled: 0, samples: 0, hash };
+        self.bytes += entry.charge();
         self.app += usize::from(class == Class::App);
         self.overflow += usize::from(class == Class::Overflow);
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -159,8 +182,7 @@ impl Contexts {
         });
         self.entries[slot as usize] = Some(entry);
         let entries = &self.entries;
-        self.by_identity
-            .insert_unique(hash, slot, |slot| entries[*slot as usize].as_ref().map_or(0, |entry| entry.hash));
+        self.by_identity.insert_unique(place(hash), slot, |slot| place_of(entries, *slot));
         slot
     }
 
@@ -207,10 +229,10 @@ impl Contexts {
     }
 
     fn forget(&mut self, slot: u32, entry: &Entry) {
-        if let Ok(place) = self.by_identity.find_entry(entry.hash, |held| *held == slot) {
+        if let Ok(place) = self.by_identity.find_entry(place(entry.hash), |held| *held == slot) {
             place.remove();
         }
-        self.bytes -= entry.charge as usize + entry.value.bytes();
+        self.bytes -= entry.charge() + entry.value.bytes();
         self.app -= usize::from(entry.class == Class::App);
         self.overflow -= usize::from(entry.class == Class::Overflow);
         self.free.push(slot);
@@ -218,18 +240,25 @@ impl Contexts {
 
     /// After a flood of short-lived contexts the tables would stay large for ever.
     fn shrink(&mut self) {
-        let Contexts { by_identity, entries, free, .. } = self;
-        while entries.last().is_some_and(Option::is_none) {
-            entries.pop();
+        if self.entries.len() > 4 * self.len().max(64) {
+            self.renumber();
         }
-        if entries.capacity() > 4 * entries.len().max(64) {
-            entries.shrink_to_fit();
+    }
+
+    /// Gives the contexts the lowest slots: a single one that was created late would keep all slots before its own.
+    fn renumber(&mut self) {
+        let mut moved = vec![LEFT_OUT; self.entries.len()];
+        let mut kept = Vec::with_capacity(self.len());
+        let mut by_identity = HashTable::with_capacity(self.len());
+        for (old, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            let slot = kept.len() as u32;
+            moved[old] = slot;
+            kept.push(Some(entry));
+            by_identity.insert_unique(place_of(&kept, slot), slot, |slot| place_of(&kept, *slot));
         }
-        free.retain(|slot| (*slot as usize) < entries.len());
-        if by_identity.capacity() > 4 * by_identity.len().max(64) {
-            let hash = |slot: &u32| entries[*slot as usize].as_ref().map_or(0, |entry| entry.hash);
-            by_identity.shrink_to(by_identity.len(), hash);
-        }
+        (self.entries, self.by_identity, self.free) = (kept, by_identity, Vec::new());
+        self.spellings.renumber(|slot| if slot == LEFT_OUT { slot } else { moved[slot as usize] });
     }
 }
 
@@ -247,5 +276,50 @@ fn spell(made: &mut Vec<u8>, line: &Line<'_>, mode: Mode) {
             made.push(b'|');
             made.extend_from_slice(field);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::Kind;
+
+    /// Slots by name, found by spelling.
+    fn find(contexts: &mut Contexts, name: &str, settings: &Settings) -> u32 {
+        let text = format!("{name}:1|c|#a:b");
+        let Ok(crate::statsd::Message::Metric(line)) = crate::statsd::parse(text.as_bytes()) else { panic!("{text}") };
+        let spelling = Spelling::cut(text.as_bytes()).map(|(spelling, _)| spelling);
+        contexts.find(&line, spelling, 10.0, settings).expect("nothing is left out")
+    }
+
+    #[test]
+    fn seconds_are_rounded_up_and_stay_in_their_range() {
+        let times = [-1.5, 0.0, 0.25, 7.0, 1_700_000_000.5, 4_294_967_295.0, 1e12, f64::NEG_INFINITY];
+        assert_eq!(times.map(whole_second), [0, 0, 1, 7, 1_700_000_001, u32::MAX, u32::MAX, 0]);
+    }
+
+    #[test]
+    fn after_a_flood_the_contexts_that_stay_are_found_in_lower_slots() {
+        let (mut contexts, settings) = (Contexts::default(), Settings::default());
+        let names: Vec<String> = (0..5_000).map(|n| format!("m{n}")).collect();
+        for name in &names {
+            find(&mut contexts, name, &settings);
+        }
+        let before = contexts.bytes;
+        contexts.retain(0.0, |entry| entry.context.name().ends_with("99"));
+        assert_eq!((contexts.len(), contexts.entries.len(), contexts.entries.capacity()), (50, 50, 50));
+        assert!(contexts.bytes < before / 50 && contexts.by_identity.capacity() < 200);
+        for name in names.iter().filter(|name| name.ends_with("99")) {
+            let slot = find(&mut contexts, name, &settings);
+            assert_eq!(
+                (contexts.entry(slot).context.name(), contexts.entry(slot).context.kind()),
+                (&**name, Kind::Counter)
+            );
+        }
+        assert_eq!(contexts.len(), 50, "all of them were known");
+        find(&mut contexts, "m1", &settings);
+        assert_eq!((contexts.len(), contexts.entries.len()), (51, 51));
+        contexts.retain(0.0, |_| false);
+        assert_eq!((contexts.bytes, contexts.app), (0, 0));
     }
 }

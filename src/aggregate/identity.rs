@@ -7,17 +7,20 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
+use super::window::MAX_NAME;
 use super::{Context, Host, Kind, Mode, Settings};
 use crate::statsd::Line;
 
 /// The tag of every overflow context.
 const OVERFLOW_TAG: &str = "oomwatch_overflow:true";
+/// Its value is the host of a metric, an event or a check, and no tag.
+const HOST_KEY: &str = "host:";
 
 #[derive(Debug)]
 pub(super) struct Identity<'a> {
     kind: Kind,
     name: Cow<'a, str>,
-    host: Host,
+    host: Host<'a>,
     tags: Vec<&'a str>,
     origin: String,
 }
@@ -31,7 +34,7 @@ impl<'a> Identity<'a> {
         tags: impl Iterator<Item = &'a str>,
         settings: &'a Settings,
     ) -> Option<Identity<'a>> {
-        let name = with_namespace(name, settings);
+        let name = with_namespace(&name[..name.floor_char_boundary(MAX_NAME)], settings);
         if settings.filter.drops(&name) {
             return None;
         }
@@ -39,8 +42,9 @@ impl<'a> Identity<'a> {
         let mut host = Host::Default;
         let mut kept = Vec::new();
         for tag in tags.filter(|tag| !tag.is_empty()) {
-            let special = is_special(tag, &mut host);
-            let stays = if special { settings.mode == Mode::Agent } else { filter.is_none_or(|list| list.keeps(tag)) };
+            host = host_of(tag).unwrap_or(host);
+            let stays =
+                if is_special(tag) { settings.mode == Mode::Agent } else { filter.is_none_or(|list| list.keeps(tag)) };
             if stays {
                 kept.push(tag);
             }
@@ -83,27 +87,22 @@ impl<'a> Identity<'a> {
     }
 
     /// The same for the same set of tags in any order.
-    pub(super) fn hash(&self, hasher: &RandomState) -> u64 {
+    pub(super) fn hash(&self, hasher: &RandomState) -> u32 {
         let rest = hasher.hash_one((self.kind, &*self.name, &self.host, &self.origin));
-        self.tags.iter().fold(rest, |hash, tag| hash.wrapping_add(hasher.hash_one(tag)))
+        let whole = self.tags.iter().fold(rest, |hash, tag| hash.wrapping_add(hasher.hash_one(tag)));
+        whole as u32
     }
 
     pub(super) fn is(&self, context: &Context) -> bool {
-        self.kind == context.kind
-            && *self.name == *context.name
-            && self.host == context.host
-            && *self.origin == *context.origin
+        self.kind == context.kind()
+            && *self.name == *context.name()
+            && self.host == context.host()
+            && *self.origin == *context.origin()
             && same_set(self.tags.clone(), context.tags().collect())
     }
 
-    pub(super) fn into_context(self) -> Context {
-        Context {
-            kind: self.kind,
-            name: self.name.into(),
-            host: self.host,
-            tags: self.tags.join(",").into(),
-            origin: self.origin.into(),
-        }
+    pub(super) fn context(&self) -> Context {
+        Context::new(self.kind, &self.name, self.host, &self.tags.join(","), &self.origin)
     }
 
     /// The bytes of its texts.
@@ -115,29 +114,24 @@ impl<'a> Identity<'a> {
 /// Tags of an event or a check, treated as those of a metric: special ones removed, unified ones added. `host` is what the
 /// message itself said, which beats a `host:` tag.
 pub(super) fn dress(tags: &mut Vec<String>, host: &mut Option<String>, settings: &Settings) {
-    let mut from_tag = Host::Default;
     if settings.mode == Mode::Intake {
-        tags.retain(|tag| !is_special(tag, &mut from_tag));
-    }
-    if host.is_none() {
-        *host = match from_tag {
-            Host::Default => None,
-            Host::None => Some(String::new()),
-            Host::Named(name) => Some(name.into()),
-        };
+        let from_tag = tags.iter().rev().find_map(|tag| tag.strip_prefix(HOST_KEY)).map(str::to_owned);
+        *host = host.take().or(from_tag);
+        tags.retain(|tag| !is_special(tag));
     }
     let missing: Vec<String> =
         settings.tags.iter().filter(|tag| !tags.iter().any(|have| key(have) == key(tag))).cloned().collect();
     tags.extend(missing);
 }
 
-/// Whether a tag speaks to the server and is no tag of the series; a `host:` is noted.
-fn is_special(tag: &str, host: &mut Host) -> bool {
-    if let Some(name) = tag.strip_prefix("host:") {
-        *host = if name.is_empty() { Host::None } else { Host::Named(name.into()) };
-        return true;
-    }
-    tag.starts_with("dd.internal.")
+/// Whether a tag speaks to the server and is no tag of the series.
+fn is_special(tag: &str) -> bool {
+    tag.starts_with(HOST_KEY) || tag.starts_with("dd.internal.")
+}
+
+fn host_of(tag: &str) -> Option<Host<'_>> {
+    let name = tag.strip_prefix(HOST_KEY)?;
+    Some(if name.is_empty() { Host::None } else { Host::Named(name) })
 }
 
 fn add_missing<'a>(tags: &mut Vec<&'a str>, settings: &'a Settings) {

@@ -15,10 +15,10 @@ pub fn write_point(out: &mut String, point: &Point) {
     };
     let timestamp = (point.interval_seconds == 0).then_some(point.timestamp);
     let tags = tags(&point.context);
-    let tail = Tail { kind, rate: 1.0, tags: &tags, origin: &point.context.origin, timestamp };
-    let name = match point.suffix {
-        "" => Cow::Borrowed(&*point.context.name),
-        suffix => Cow::Owned(format!("{}{suffix}", point.context.name)),
+    let tail = Tail { kind, rate: 1.0, tags: &tags, origin: point.context.origin(), timestamp };
+    let name = match point.suffix.text() {
+        "" => Cow::Borrowed(point.context.name()),
+        suffix => Cow::Owned(format!("{}{suffix}", point.context.name())),
     };
     metric(out, &name, &value.to_string(), &tail);
 }
@@ -28,16 +28,16 @@ pub fn write_raw(raw: &RawSamples, max: usize, each: &mut impl FnMut(&str)) {
     let context = &raw.context;
     let tags = tags(context);
     let tail =
-        Tail { kind: context.kind, rate: raw.sample_rate, tags: &tags, origin: &context.origin, timestamp: None };
-    let room = max.saturating_sub(context.name.len() + tail_length(&tail));
+        Tail { kind: context.kind(), rate: raw.sample_rate, tags: &tags, origin: context.origin(), timestamp: None };
+    let room = max.saturating_sub(context.name().len() + tail_length(&tail));
     let mut line = String::new();
     let mut write = |values: &str| {
         line.clear();
-        metric(&mut line, &context.name, values, &tail);
+        metric(&mut line, context.name(), values, &tail);
         each(&line);
     };
     // A member of a set may hold a colon and is one value.
-    if context.kind == Kind::Set || raw.values.len() <= room {
+    if context.kind() == Kind::Set || raw.values.len() <= room {
         return write(&raw.values);
     }
     let mut pack = String::new();
@@ -56,13 +56,14 @@ pub fn write_raw(raw: &RawSamples, max: usize, each: &mut impl FnMut(&str)) {
 
 /// The host is a tag on this wire.
 fn tags(context: &Context) -> Cow<'_, str> {
-    let host = match &context.host {
-        Host::Default => return Cow::Borrowed(&context.tags),
+    let host = match context.host() {
+        Host::Default => return Cow::Borrowed(context.joined_tags()),
         Host::None => "",
         Host::Named(name) => name,
     };
-    let comma = if context.tags.is_empty() { "" } else { "," };
-    Cow::Owned(format!("{}{comma}host:{host}", context.tags))
+    let tags = context.joined_tags();
+    let comma = if tags.is_empty() { "" } else { "," };
+    Cow::Owned(format!("{tags}{comma}host:{host}"))
 }
 
 #[cfg(test)]
@@ -70,12 +71,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::aggregate::{Aggregate, Suffix};
 
-    fn context(kind: Kind, host: Host, tags: &str, origin: &str) -> Arc<Context> {
-        Arc::new(Context { kind, name: "jobs".into(), host, tags: tags.into(), origin: origin.into() })
+    fn context(kind: Kind, host: Host<'_>, tags: &str, origin: &str) -> Arc<Context> {
+        Arc::new(Context::new(kind, "jobs", host, tags, origin))
     }
 
-    fn check_point(form: Form, value: f64, suffix: &'static str, interval_seconds: u32, expected: &str) {
+    fn check_point(form: Form, value: f64, suffix: Suffix, interval_seconds: u32, expected: &str) {
         let context = context(Kind::Counter, Host::Default, "a:b,c", "c:ci-1|card:low");
         let point = Point { context, suffix, form, value, timestamp: 77, interval_seconds };
         let mut out = String::new();
@@ -85,16 +87,22 @@ mod tests {
 
     #[test]
     fn points_are_lines_of_their_form_and_only_a_timestamped_one_carries_its_second() {
-        check_point(Form::Count, 0.1 + 0.2, "", 10, "jobs:0.30000000000000004|c|#a:b,c|c:ci-1|card:low");
-        check_point(Form::Gauge, -0.25, ".max", 10, "jobs.max:-0.25|g|#a:b,c|c:ci-1|card:low");
-        check_point(Form::Rate, 0.5, "", 10, "jobs:5|c|#a:b,c|c:ci-1|card:low");
-        check_point(Form::Count, 3.0, "", 0, "jobs:3|c|#a:b,c|c:ci-1|card:low|T77");
+        check_point(Form::Count, 0.1 + 0.2, Suffix::None, 10, "jobs:0.30000000000000004|c|#a:b,c|c:ci-1|card:low");
+        check_point(
+            Form::Gauge,
+            -0.25,
+            Suffix::Aggregate(Aggregate::Max),
+            10,
+            "jobs.max:-0.25|g|#a:b,c|c:ci-1|card:low",
+        );
+        check_point(Form::Rate, 0.5, Suffix::None, 10, "jobs:5|c|#a:b,c|c:ci-1|card:low");
+        check_point(Form::Count, 3.0, Suffix::None, 0, "jobs:3|c|#a:b,c|c:ci-1|card:low|T77");
     }
 
     #[test]
     fn the_host_is_a_tag() {
         for (host, given, expected) in
-            [(Host::Default, "", ""), (Host::None, "", "host:"), (Host::Named("x".into()), "a:b", "a:b,host:x")]
+            [(Host::Default, "", ""), (Host::None, "", "host:"), (Host::Named("x"), "a:b", "a:b,host:x")]
         {
             assert_eq!(tags(&context(Kind::Gauge, host, given, "")), expected);
         }

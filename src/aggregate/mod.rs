@@ -27,4 +27,4 @@ pub use mapper::{Mapper, Profile, Rule};
 pub use settings::{Aggregate, Counters, Mode, Percentile, Settings};
 pub use sketch::{Bin, Sketch};
 pub use stats::{Reason, Stats};
-pub use window::{Context, Form, Host, Kind, Point, RawSamples, SketchPoint, Window};
+pub use window::{Context, Form, Host, Kind, Point, RawSamples, SketchPoint, Suffix, Window};

@@ -140,15 +140,15 @@ fn summary(kind: usize, mut values: Vec<f64>, members: usize) -> Vec<(&'static s
 
 fn collect(totals: &mut Totals, window: Window) -> Result<(), TestCaseError> {
     let key = |context: &Context, suffix: &str, stamp| {
-        (format!("{}{suffix}", context.name), context.tags().map(str::to_owned).collect::<BTreeSet<_>>(), stamp)
+        (format!("{}{suffix}", context.name()), context.tags().map(str::to_owned).collect::<BTreeSet<_>>(), stamp)
     };
     for point in window.points {
         // An idle counter's zero says nothing that the pencil would have written.
-        if point.form == Form::Count && point.value == 0.0 && !point.context.name.starts_with("at") {
+        if point.form == Form::Count && point.value == 0.0 && !point.context.name().starts_with("at") {
             continue;
         }
-        let before = totals.insert(key(&point.context, point.suffix, point.timestamp), point.value);
-        prop_assert!(before.is_none() || point.context.name.starts_with("at"), "a series has one point a second");
+        let before = totals.insert(key(&point.context, point.suffix.text(), point.timestamp), point.value);
+        prop_assert!(before.is_none() || point.context.name().starts_with("at"), "a series has one point a second");
     }
     for SketchPoint { context, timestamp, sketch } in window.sketches {
         prop_assert_eq!(sketch.bins.iter().map(|bin| u64::from(bin.n)).sum::<u64>(), sketch.count);

@@ -124,7 +124,9 @@ impl Filling {
 
     /// `None` when there was no sample.
     pub(super) fn take(&mut self) -> Option<Sketch> {
-        let Filling { bins, count, min, max, sum, avg, .. } = std::mem::take(self);
+        let Filling { mut bins, count, min, max, sum, avg, .. } = std::mem::take(self);
+        // It grew by doubling, and lives on until it is sent.
+        bins.shrink_to_fit();
         (count > 0).then(|| Sketch { bins, count: u64::from(count), min, max, sum, avg })
     }
 }

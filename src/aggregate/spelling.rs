@@ -87,6 +87,11 @@ impl Spellings {
         }
         had - self.table.len()
     }
+
+    /// The contexts have moved.
+    pub(super) fn renumber(&mut self, moved: impl Fn(u32) -> u32) {
+        self.table.iter_mut().for_each(|known| known.slot = moved(known.slot));
+    }
 }
 
 fn hash(state: &RandomState, spelling: Spelling<'_>) -> u64 {

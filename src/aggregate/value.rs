@@ -8,7 +8,9 @@ use hashbrown::HashSet;
 use super::histogram::{Histogram, SAMPLE_BYTES, Summary};
 use super::sketch::Filling;
 use super::sum::Sum;
-use super::{Aggregate, Context, Counters, Form, Kind, Mode, Point, RawSamples, Reason, Settings, SketchPoint, Window};
+use super::{
+    Aggregate, Context, Counters, Form, Kind, Mode, Point, RawSamples, Reason, Settings, SketchPoint, Suffix, Window,
+};
 
 /// A set member costs its text, its pointer and its place in the table.
 const MEMBER_BYTES: usize = 32;
@@ -119,19 +121,19 @@ impl Value {
         match self {
             Value::Counter { sum, seen } => {
                 if *seen || closing.zero {
-                    out.points.push(count_point(context, "", sum.value(), closing));
+                    out.points.push(count_point(context, Suffix::None, sum.value(), closing));
                 }
                 (*sum, *seen) = (Sum::default(), false);
             }
             Value::Gauge(last) => {
-                out.points.extend(last.take().map(|value| gauge_point(context, "", value, closing)));
+                out.points.extend(last.take().map(|value| gauge_point(context, Suffix::None, value, closing)));
             }
             Value::Set(members) => {
                 let texts = members.take();
                 if members.raw {
                     out.raw.extend(texts.into_iter().map(|member| raw_samples(context, 1.0, &member)));
                 } else if !texts.is_empty() {
-                    out.points.push(gauge_point(context, "", texts.len() as f64, closing));
+                    out.points.push(gauge_point(context, Suffix::None, texts.len() as f64, closing));
                 }
             }
             Value::Histogram(histogram) => {
@@ -205,7 +207,7 @@ impl Packs {
 
 fn close_histogram(context: &Arc<Context>, summary: &Summary, closing: Closing<'_>, out: &mut Window) {
     for aggregate in &closing.settings.histogram_aggregates {
-        let suffix = aggregate.suffix();
+        let suffix = Suffix::Aggregate(*aggregate);
         let value = match aggregate {
             Aggregate::Count => {
                 out.points.push(count_point(context, suffix, summary.count, closing));
@@ -221,11 +223,11 @@ fn close_histogram(context: &Arc<Context>, summary: &Summary, closing: Closing<'
     }
     for percentile in &closing.settings.histogram_percentiles {
         let value = summary.percentile(percentile.percent());
-        out.points.push(gauge_point(context, percentile.suffix(), value, closing));
+        out.points.push(gauge_point(context, Suffix::Percentile(*percentile), value, closing));
     }
 }
 
-fn gauge_point(context: &Arc<Context>, suffix: &'static str, value: f64, closing: Closing<'_>) -> Point {
+fn gauge_point(context: &Arc<Context>, suffix: Suffix, value: f64, closing: Closing<'_>) -> Point {
     Point {
         context: Arc::clone(context),
         suffix,
@@ -236,7 +238,7 @@ fn gauge_point(context: &Arc<Context>, suffix: &'static str, value: f64, closing
     }
 }
 
-fn count_point(context: &Arc<Context>, suffix: &'static str, sum: f64, closing: Closing<'_>) -> Point {
+fn count_point(context: &Arc<Context>, suffix: Suffix, sum: f64, closing: Closing<'_>) -> Point {
     let (form, value) = sum_form(sum, closing.own, closing.settings);
     Point { form, value, ..gauge_point(context, suffix, 0.0, closing) }
 }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::page::{HealthServer, PageServer};
 use crate::source::{udp::UdpSource, unix::UnixgramSource, unix_stream::UnixStreamSource};
 
-use super::settings;
+use super::{own_address, settings};
 
 /// Everything that listens, bound and not yet reading.
 #[derive(Debug)]
@@ -50,7 +50,8 @@ impl Bound {
         faults.extend(page.as_ref().err().map(|fault| refused("page.listen", &config.page.listen, fault)));
         match (health, page) {
             (Ok(health), Ok(page)) if faults.is_empty() => {
-                Ok(Bound { statsd, unixgram, unixstream, page, health, missing })
+                let bound = Bound { statsd, unixgram, unixstream, page, health, missing };
+                own_address::fault(config, &bound).await.map_or(Ok(bound), |fault| Err(vec![fault]))
             }
             _ => Err(faults),
         }
@@ -58,7 +59,7 @@ impl Bound {
 }
 
 /// A pod without IPv6 has no ::1, a node with `ipv6.disable=1` not even the sockets, and the default listens on both.
-fn is_without_ipv6(fault: &io::Error) -> bool {
+pub(super) fn is_without_ipv6(fault: &io::Error) -> bool {
     fault.kind() == io::ErrorKind::AddrNotAvailable
         || fault.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
 }
@@ -91,7 +92,7 @@ fn refused_path(key: &str, path: &Path, fault: &io::Error) -> String {
     format!("{key} = \"{}\": {fault}; {advice}", path.display())
 }
 
-fn refused(key: &str, address: &impl Display, fault: &io::Error) -> String {
+pub(super) fn refused(key: &str, address: &impl Display, fault: &io::Error) -> String {
     let advice = match fault.kind() {
         io::ErrorKind::AddrInUse => {
             "the port is in use, perhaps by a Datadog Agent beside the app: stop that, or take another port and point the app at it"

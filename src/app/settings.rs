@@ -7,33 +7,35 @@ use crate::config::{Config, Counters, Limit, MapperProfile, Output, TagAction};
 use crate::datadog::Policy;
 use crate::pipeline::words::Identity;
 use crate::pipeline::{StopTime, plan};
-use crate::sink::{Proxy, Secret, agent, intake, store};
+use crate::secret::Secret;
+use crate::sink::{Proxy, agent, intake, store};
 use crate::source::{puller, sampler, unix::UnixgramSource, unix_stream::UnixStreamSource};
 use crate::{detect, page};
 
 use super::bind::Bound;
 
 /// The sink may use all of the shutdown time but a moment, in which it counts what it could not send.
-fn drain(config: &Config) -> Duration {
-    config.run.shutdown_timeout.saturating_sub(Duration::from_millis(300))
+pub(super) fn drain(shutdown_timeout: Duration) -> Duration {
+    shutdown_timeout.saturating_sub(Duration::from_millis(300))
 }
 
 pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
     let Output::Intake { base_url, api_key, api_key_file } = &config.output else {
-        return intake::Settings::new("", Secret::new(""));
+        return intake::Settings::new("", Secret::default());
     };
-    let https = config.proxy.https.as_ref().map(|proxy| proxy.expose().to_owned());
-    let defaults = intake::Settings::new(base_url, Secret::new(api_key.expose()));
+    let defaults = intake::Settings::new(base_url, api_key.clone());
     let policy = Policy { max_age: config.spool.max_age, ..defaults.policy };
     intake::Settings {
         api_key_file: api_key_file.clone(),
         hostname: config.identity.hostname.clone(),
         ca_file: config.datadog.ca_file.clone(),
-        proxy: Proxy { https, no: config.proxy.no_proxy.clone() },
+        proxy: Proxy { https: config.proxy.https.clone(), no: config.proxy.no_proxy.clone() },
         max_memory: config.spool.max_memory.0,
+        spool_dir: config.spool.dir.clone(),
+        max_size: config.spool.max_size.0,
         historical: config.datadog.historical,
         policy,
-        drain: drain(config),
+        drain: drain(config.run.shutdown_timeout),
         stopped,
         ..defaults
     }
@@ -46,7 +48,7 @@ pub(super) fn agent(config: &Config, stopped: StopTime) -> agent::Settings {
     };
     agent::Settings {
         spread: config.aggregate.interval / 2,
-        drain: drain(config),
+        drain: drain(config.run.shutdown_timeout),
         stopped,
         ..agent::Settings::new(&address)
     }
@@ -111,6 +113,17 @@ fn mapper(config: &Config) -> aggregate::Mapper {
 
 pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -> sampler::Settings {
     sampler::Settings {
+        statsd_ports: bound.statsd.iter().map(|source| source.local_addr().port()).collect(),
+        own_socket_inodes: bound.statsd.iter().filter_map(|source| source.inode()).collect(),
+        unixgram_inode: bound.unixgram.as_ref().and_then(UnixgramSource::inode),
+        stream_clients: bound.unixstream.as_ref().map(UnixStreamSource::clients),
+        ..looking(config, pprof_port)
+    }
+}
+
+/// What a look at the app needs without any socket of ours.
+pub(super) fn looking(config: &Config, pprof_port: Option<u16>) -> sampler::Settings {
+    sampler::Settings {
         pid: config.watch.pid,
         name: config.watch.name.clone(),
         cmdline: config.watch.cmdline.as_ref().map(|pattern| pattern.regex().clone()),
@@ -122,10 +135,7 @@ pub(super) fn sampler(config: &Config, bound: &Bound, pprof_port: Option<u16>) -
         },
         app_memory_limit: config.app_memory_limit.map(|size| size.0),
         proc: config.watch.proc.clone(),
-        statsd_ports: bound.statsd.iter().map(|source| source.local_addr().port()).collect(),
-        own_socket_inodes: bound.statsd.iter().filter_map(|source| source.inode()).collect(),
-        unixgram_inode: bound.unixgram.as_ref().and_then(UnixgramSource::inode),
-        stream_clients: bound.unixstream.as_ref().map(UnixStreamSource::clients),
+        statsd_ports: config.statsd.listen.iter().map(std::net::SocketAddr::port).collect(),
         pprof_port,
         ..sampler::Settings::default()
     }
@@ -172,8 +182,8 @@ pub(super) fn page(config: &Config) -> page::Settings {
     }
 }
 
-pub(super) fn identity(config: &Config, bound: &Bound) -> Identity {
-    let port = bound.page.local_addr().port();
+/// `port`: where the page listens.
+pub(super) fn identity(config: &Config, port: u16) -> Identity {
     let public = config.page.public_url.as_ref();
     Identity {
         service: config.datadog.service.clone().unwrap_or_default(),

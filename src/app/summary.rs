@@ -28,6 +28,11 @@ fn text(config: &Config, bound: &Bound) -> String {
             break;
         }
     }
+    if let Output::Intake { api_key, api_key_file: Some(file), .. } = &config.output
+        && api_key.expose().is_empty()
+    {
+        line("degraded", &format!("datadog.api_key_file: {} is not there; all is held until it is", file.display()));
+    }
     for missing in degraded(config) {
         line("degraded", &format!("{}: {}; {}", missing.what, missing.why, missing.fix));
     }
@@ -53,7 +58,7 @@ fn statsd(bound: &Bound) -> String {
 }
 
 /// The kernel doubles what it grants and caps it by net.core.rmem_max; less than half of what was asked is worth saying.
-fn small_buffer(config: &Config, granted: usize) -> Option<String> {
+pub(super) fn small_buffer(config: &Config, granted: usize) -> Option<String> {
     let asked = config.statsd.receive_buffer.0 as usize;
     (granted < asked).then(|| {
         format!("statsd.receive_buffer: asked for {asked} bytes, got {granted}; raise net.core.rmem_max on the node, or expect drops in bursts")

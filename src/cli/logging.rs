@@ -4,24 +4,28 @@
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{Layer, fmt, registry};
+use tracing_subscriber::{Layer, fmt, registry, reload};
 
+use crate::app::SetLevel;
 use crate::config::{LogFormat, LogLevel};
 
-/// Installs the writer of log lines for this process.
+/// Installs the writer of log lines for this process, and gives what sets another level later.
 ///
 /// Our own lines begin at `level`; those of the libraries never below `warn`, because hyper and rustls tell each request and
 /// each handshake at `debug`, headers included.
 ///
 /// # Errors
 /// When one is installed already.
-pub fn init(level: LogLevel, format: LogFormat) -> Result<(), TryInitError> {
+pub fn init(level: LogLevel, format: LogFormat) -> Result<SetLevel, TryInitError> {
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let layer = match format {
         LogFormat::Text => layer.with_target(false).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    registry().with(layer.with_filter(targets(level))).try_init()
+    let (filter, handle) = reload::Layer::new(targets(level));
+    registry().with(layer.with_filter(filter)).try_init()?;
+    // It fails only when the writer is gone, which lives as long as the process.
+    Ok(Box::new(move |level| drop(handle.reload(targets(level)))))
 }
 
 fn targets(level: LogLevel) -> Targets {

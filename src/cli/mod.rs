@@ -6,6 +6,7 @@
 mod check;
 mod config;
 mod demo;
+mod doctor;
 mod healthcheck;
 mod http;
 mod logging;
@@ -48,6 +49,12 @@ enum Command {
     /// The settings in force, or their schema.
     #[command(subcommand)]
     Config(config::Command),
+    /// Look, in place, at what the sidecar needs: target, rights, limit, pprof, output, folders, ports (exit 1 on a fail).
+    Doctor {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Ask a running sidecar whether it lives; for exec probes, the image has no shell.
     Healthcheck {
         /// Ask whether it is ready instead.
@@ -89,6 +96,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Some(Command::Check { json }) => check::run(path, json),
         Some(Command::Config(command)) => config::run(command, path),
+        Some(Command::Doctor { json }) => doctor::run(path, json),
         Some(Command::Healthcheck { ready }) => healthcheck::run(path, ready),
         Some(Command::Manifest(args)) => print(&manifest::patch(&args)),
         Some(Command::Version) => print(&version::text()),

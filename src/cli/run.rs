@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use nix::sys::signal::Signal;
 
 use super::{EX_CONFIG, logging, settings};
-use crate::app::{self, Ended};
+use crate::app::{self, Ended, Start};
 use crate::sys;
 
 /// Two, whatever the node has: without a CPU limit the runtime would take a thread for each of its cores.
@@ -21,13 +21,16 @@ pub fn run(path: Option<&Path>, end_with_parent: bool) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    if let Err(fault) = logging::init(loaded.config.log.level, loaded.config.log.format) {
-        return failed(&format!("set up the log: {fault}"));
-    }
-    sys::use_one_heap();
+    let set_level = match logging::init(loaded.config.log.level, loaded.config.log.format) {
+        Ok(set_level) => set_level,
+        Err(fault) => return failed(&format!("set up the log: {fault}")),
+    };
+    sys::set_up_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
-        .max_blocking_threads(4)
+        // Made on demand. A name server that hangs keeps a thread for each try, longer than the try itself: readings and files
+        // must not stand behind them.
+        .max_blocking_threads(16)
         .thread_name("oomwatch")
         .enable_all()
         .build();
@@ -35,7 +38,7 @@ pub fn run(path: Option<&Path>, end_with_parent: bool) -> ExitCode {
         Ok(runtime) => runtime,
         Err(fault) => return failed(&format!("start the runtime: {fault}")),
     };
-    let ended = runtime.block_on(app::run(loaded.config));
+    let ended = runtime.block_on(app::run(Start { loaded, path: path.map(Path::to_owned), set_level }));
     // A blocking read of /proc that hangs must not hold the exit back.
     runtime.shutdown_background();
     match ended {

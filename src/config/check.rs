@@ -4,17 +4,19 @@
 //! authorities) are opened here, so that a wrong path is told at the start and not at the first send.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Config;
 use super::datadog_env::{self, set};
 use super::layers::{Layers, Origin};
+use super::own_address;
 use super::traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd, Top};
-use super::types::{AgentAddress, ByteSize, HttpUrl, Secret, is_loopback};
+use super::types::{AgentAddress, ByteSize, HttpUrl};
 use super::watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
 use super::words::{OutputChoice, TagFilter};
+use crate::secret::Secret;
 
 /// Where everything goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,6 +131,7 @@ fn ranges(config: &Config, layers: &mut Layers) {
     let buffer = config.statsd.receive_buffer.0;
     expect((4_096..=1 << 30).contains(&buffer), "statsd.receive_buffer", "4KiB to 1GiB, such as \"4MiB\"");
     expect(config.spool.max_memory.0 >= 65_536, "spool.max_memory", "at least 64KiB, such as \"4MiB\"");
+    expect(config.spool.max_size.0 >= 1 << 20, "spool.max_size", "at least 1MiB, such as \"64MiB\"");
     expect(
         config.spool.max_age > Duration::ZERO && config.spool.max_age <= HOUR,
         "spool.max_age",
@@ -264,6 +267,10 @@ fn secret(path: &str, file: &Path, layers: &mut Layers) -> Option<Secret> {
     None
 }
 
+fn is_absent(file: &Path) -> bool {
+    file.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn is_header_text(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -306,7 +313,8 @@ fn output(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>) 
             Output::Intake { base_url: base_url(&config.datadog), api_key, api_key_file }
         }
         (OutputChoice::Auto | OutputChoice::Agent, _, Some(address)) => {
-            agent(config, &address, layers, env);
+            own_address::check(config, &address, layers, env);
+            windows_fit(config, layers);
             Output::Agent(address)
         }
         (OutputChoice::Intake, None, _) => {
@@ -336,6 +344,8 @@ fn api_key(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>)
             }
             Some((Secret::new(key), None))
         }
+        // A secret may be mounted after the start, and the app must not wait for it: the sink holds everything until then.
+        (_, Some(file)) if is_absent(file) => Some((Secret::new(""), Some(file.clone()))),
         (_, Some(file)) => secret("datadog.api_key_file", file, layers).map(|key| (key, Some(file.clone()))),
         (_, None) => None,
     }
@@ -359,34 +369,10 @@ fn intake(config: &Config, layers: &mut Layers) {
     }
 }
 
-/// Refuses an Agent that is ourselves: what we send would come back to us, for ever.
-fn agent(config: &Config, address: &AgentAddress, layers: &mut Layers, env: &BTreeMap<String, String>) {
-    let ourselves = match address {
-        AgentAddress::Unix(path) => {
-            [&config.statsd.socket, &config.statsd.stream_socket].into_iter().flatten().any(|ours| ours == path)
-        }
-        AgentAddress::Udp(host, port) => {
-            let own = set(env, "POD_IP").is_some_and(|ip| ip == host);
-            config.statsd.listen.iter().any(|listen| listen.port() == *port && reaches(host, listen.ip(), own))
-        }
-    };
-    if ourselves {
-        let expected = "the real Agent's address, such as \"udp://$(HOST_IP):8125\": this is our own listener \
-                        (statsd.listen), and we would send to ourselves; set OOMWATCH_DATADOG__AGENT__DOGSTATSD";
-        layers.refuse("datadog.agent.dogstatsd", expected);
+/// The Agent sums up again over 10 s. Windows that do not fill those evenly would leave some of its own empty and others
+/// doubled.
+fn windows_fit(config: &Config, layers: &mut Layers) {
+    if ![1, 2, 5, 10].contains(&config.aggregate.interval.as_secs()) {
+        layers.refuse("aggregate.interval", "1s, 2s, 5s or 10s towards an Agent, which sums up again over 10 s");
     }
-}
-
-/// Whether a datagram to `host` arrives at a socket bound to `listen`; `own` says that the host is the pod's own address.
-fn reaches(host: &str, listen: IpAddr, own: bool) -> bool {
-    let listen = listen.to_canonical();
-    if host.eq_ignore_ascii_case("localhost") {
-        return listen.is_loopback() || listen.is_unspecified();
-    }
-    let Ok(host_ip) = host.parse::<IpAddr>().map(|ip| ip.to_canonical()) else { return false };
-    // A datagram to the unspecified address goes to loopback.
-    let to_loopback = is_loopback(&host_ip.to_string()) || host_ip.is_unspecified();
-    host_ip == listen
-        || (listen.is_unspecified() && (to_loopback || own))
-        || (host_ip.is_unspecified() && listen.is_loopback())
 }

@@ -1,11 +1,11 @@
 //! Datadog's own variables, read as if they were ours. An empty one counts as not set, as in Datadog's clients.
 //!
 //! In a pod the app's `DD_AGENT_HOST` points at us while ours must point at the real Agent: the check of an address that is our
-//! own listener stands in `check.rs`.
+//! own listener stands in `own_address.rs`.
 
 use std::collections::BTreeMap;
 
-use super::types::Secret;
+use crate::secret::Secret;
 
 /// (key, variable); of two variables for one key the first that is set counts.
 const PLAIN: &[(&str, &str)] = &[

@@ -10,6 +10,7 @@ mod datadog_env;
 mod fault;
 mod keys;
 mod layers;
+mod own_address;
 mod render;
 mod suggest;
 mod traffic;
@@ -28,7 +29,7 @@ pub use keys::{Key, Section, keys, sections};
 pub use layers::Origin;
 pub use render::{docs, sample, schema};
 pub use traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd};
-pub use types::{AgentAddress, ByteSize, HttpUrl, Limit, Pattern, Secret, TraceAddress};
+pub use types::{AgentAddress, ByteSize, HttpUrl, Limit, Pattern, TraceAddress};
 pub use value::Kind;
 pub use watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
 
@@ -125,6 +126,11 @@ pub fn from_text(file: Option<(&Path, &str)>, env: &BTreeMap<String, String>) ->
 }
 
 impl Loaded {
+    /// Every key with its value as TOML.
+    pub fn values(&self) -> BTreeMap<String, String> {
+        self.effective.iter().map(|(path, value, _)| (path.clone(), value.clone())).collect()
+    }
+
     /// Every setting as TOML with its origin as a comment; what is secret is masked.
     pub fn show(&self) -> String {
         render::show(self)

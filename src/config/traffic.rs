@@ -49,6 +49,7 @@ section! {
     /// How samples become points.
     Aggregate in "aggregate" {
         /// Length of a window: whole seconds, at least 1s. Datadog expects 10s from StatsD; a shorter one sends more points.
+        /// Towards an Agent, which sums up again over 10 s, only 1s, 2s, 5s or 10s.
         interval: Duration = r#""10s""#,
         /// The most contexts (type, name, host, tags) held at once. Beyond it samples fold into one overflow context for each
         /// metric name, so sums stay right. Raise it, together with the memory limit, when oomwatch.statsd.overflowed grows.
@@ -136,13 +137,19 @@ section! {
 section! {
     /// What waits while Datadog cannot be reached.
     Spool in "spool" {
-        /// Folder for payloads that wait; "" keeps them in memory only.
+        /// Folder for what cannot be sent at once; "" keeps it in memory only, and a restart of the sidecar loses it. A folder
+        /// of its own on an emptyDir: it outlives the container, not the pod. It holds metric names, tags and values, and no
+        /// API key. One that cannot be used turns the spool off, and everything else goes on.
         dir: Option<PathBuf> = r#""""#,
-        /// The most disk that waiting payloads may take.
+        /// The most disk that waiting payloads may take, in blocks of 4KiB; at least 1MiB. Beyond it the oldest are dropped and
+        /// counted as queue_full. With profile.max_size on the same volume, keep the sum below four fifths of its sizeLimit: the
+        /// kubelet evicts the whole pod beyond that.
         max_size: ByteSize = r#""64MiB""#,
-        /// The most memory that waiting payloads may take. Beyond it the oldest are dropped and counted as queue_full.
+        /// The most memory that waiting payloads may take. Beyond it they go to spool.dir; where there is none, the oldest are
+        /// dropped and counted as queue_full.
         max_memory: ByteSize = r#""4MiB""#,
-        /// Payloads older than this are dropped: Datadog takes no points older than an hour.
+        /// Payloads older than this are dropped and counted as too_old: Datadog takes no points older than an hour, unless
+        /// datadog.historical says otherwise of series.
         max_age: Duration = r#""55m""#,
     }
 }

@@ -1,4 +1,4 @@
-//! The small types that settings hold: sizes, URLs, addresses, patterns, secrets. The choices that are words, and the tables,
+//! The small types that settings hold: sizes, URLs, addresses, patterns. The choices that are words, and the tables,
 //! stand in `words.rs`.
 
 use std::fmt;
@@ -53,36 +53,6 @@ impl fmt::Display for ByteSize {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}", self.0),
         }
-    }
-}
-
-/// A value that must not be seen: no `Debug`, `Display` or `Serialize` of what it holds.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(value: impl Into<String>) -> Secret {
-        Secret(value.into())
-    }
-
-    /// The value itself: for the header that carries it, and nothing else.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// What may be shown: stars, and the last four characters of one that is long enough not to be guessed from them.
-    pub fn masked(&self) -> String {
-        let tail: String = match self.0.char_indices().rev().nth(3) {
-            Some((at, _)) if self.0.chars().count() >= 16 => self.0[at..].to_owned(),
-            _ => String::new(),
-        };
-        format!("****{tail}")
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(****)")
     }
 }
 
@@ -293,12 +263,5 @@ mod tests {
         let url = HttpUrl::parse("http://[::1]:6060/debug/pprof/").expect("a plain URL");
         assert_eq!((url.host(), url.is_loopback()), ("::1", true));
         assert_eq!(url.base(), "http://[::1]:6060/debug/pprof");
-    }
-
-    #[test]
-    fn secrets_show_four_characters_at_most_and_nothing_of_short_ones() {
-        assert_eq!(Secret::new("0123456789abcdef0123456789abcdef").masked(), "****cdef");
-        assert_eq!(Secret::new("short").masked(), "****");
-        assert_eq!(format!("{:?}", Secret::new("0123456789abcdef")), "Secret(****)");
     }
 }

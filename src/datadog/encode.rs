@@ -1,21 +1,16 @@
-//! A window becomes payloads: every series and sketch is encoded alone as a length-delimited field 1 and appended, and the
-//! concatenation is a valid message.
+//! A window becomes payloads: every series and sketch is encoded alone as a length-delimited field 1 and appended (`pile.rs`),
+//! and the concatenation is a valid message.
 //!
-//! Points are taken in order of time and a payload spans at most [`SPAN`] seconds, so its age means the age of all of it: a
+//! Points are taken in order of time and a payload spans at most a minute, so its age means the age of all of it: a
 //! batch of hour-old samples does not take fresh ones down with it.
 
 use std::collections::BTreeMap;
 
-use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
-
-use super::payload::{Endpoint, LEVEL, Limits, Payload};
+use super::payload::{Endpoint, Limits, Payload};
+use super::pile::{Pile, Stream};
 use super::proto::{Dogsketch, MetricPoint, MetricSeries, MetricType, Resource, Sketch};
 use super::rules::{self, Accepted, Refused};
 use crate::aggregate::{Form, Host, Point, SketchPoint, Window};
-
-/// Seconds between the oldest and the newest point of a payload.
-const SPAN: i64 = 60;
 
 /// What the encoder has to know of the sidecar.
 #[derive(Clone, Debug)]
@@ -39,14 +34,20 @@ impl Default for EncoderSettings {
 pub struct Encoded {
     pub payloads: Vec<Payload>,
     pub refused: BTreeMap<Refused, u64>,
-    /// Points that went out with tags cut; they are not lost.
+    /// Points that went out with tags, or the name of their host, cut; they are not lost.
     pub tags_cut: u64,
 }
 
-/// Turns windows into payloads. Keeps its compressor, because a fresh one costs about a megabyte.
+impl Encoded {
+    pub(super) fn refuse(&mut self, reason: Refused, points: u64) {
+        *self.refused.entry(reason).or_default() += points;
+    }
+}
+
+/// Turns windows into payloads.
 pub struct Encoder {
     settings: EncoderSettings,
-    compressor: zstd::bulk::Compressor<'static>,
+    stream: Stream,
 }
 
 impl std::fmt::Debug for Encoder {
@@ -59,9 +60,8 @@ impl Encoder {
     /// # Errors
     /// When the compressor cannot be made, which only a lack of memory brings about.
     pub fn new(settings: EncoderSettings) -> Result<Encoder, String> {
-        let compressor =
-            zstd::bulk::Compressor::new(LEVEL).map_err(|error| format!("start the zstd compressor: {error}"))?;
-        Ok(Encoder { settings, compressor })
+        let stream = Stream::new().map_err(|error| format!("start the zstd compressor: {error}"))?;
+        Ok(Encoder { settings, stream })
     }
 
     /// Encodes points and sketches; raw samples are an Agent's and are passed over. `now` is Unix seconds.
@@ -76,37 +76,37 @@ impl Encoder {
         let accepted = Accepted { now, historical: self.settings.historical };
         let mut sorted: Vec<&Point> = points.iter().collect();
         sorted.sort_by_key(|point| point.timestamp);
-        let mut pile = Pile::new(Endpoint::Series, self.settings.series);
+        let mut pile = Pile::new(Endpoint::Series, self.settings.series, &mut self.stream, out);
         for point in sorted {
             match series(point, self.settings.hostname.as_deref(), accepted) {
-                Ok((series, cut)) => pile.add(&series, point.timestamp, cut, &mut self.compressor, out),
-                Err(refused) => *out.refused.entry(refused).or_default() += 1,
+                Ok((series, cut)) => pile.add(&series, point.timestamp, cut),
+                Err(refused) => pile.refuse(refused),
             }
         }
-        pile.close(&mut self.compressor, out);
+        pile.close();
     }
 
     fn encode_sketches(&mut self, sketches: &[SketchPoint], now: i64, out: &mut Encoded) {
         let accepted = Accepted { now, historical: false };
         let mut sorted: Vec<&SketchPoint> = sketches.iter().collect();
         sorted.sort_by_key(|point| point.timestamp);
-        let mut pile = Pile::new(Endpoint::Sketches, self.settings.sketches);
+        let mut pile = Pile::new(Endpoint::Sketches, self.settings.sketches, &mut self.stream, out);
         for point in sorted {
             match sketch(point, self.settings.hostname.as_deref(), accepted) {
-                Ok((sketch, cut)) => pile.add(&sketch, point.timestamp, cut, &mut self.compressor, out),
-                Err(refused) => *out.refused.entry(refused).or_default() += 1,
+                Ok((sketch, cut)) => pile.add(&sketch, point.timestamp, cut),
+                Err(refused) => pile.refuse(refused),
             }
         }
-        pile.close(&mut self.compressor, out);
+        pile.close();
     }
 }
 
 fn series(point: &Point, hostname: Option<&str>, accepted: Accepted) -> Result<(MetricSeries, bool), Refused> {
     rules::finite(&[point.value])?;
     accepted.time(point.timestamp)?;
-    let metric = rules::name(&point.context, point.suffix)?;
-    let (tags, cut) = rules::tags(point.context.tags());
-    let host = host(&point.context.host, hostname);
+    let metric = rules::name(&point.context, point.suffix.text())?;
+    let (tags, tags_cut) = rules::tags(point.context.tags());
+    let (host, host_cut) = host(point.context.host(), hostname);
     let form = match point.form {
         Form::Gauge => MetricType::Gauge,
         Form::Rate => MetricType::Rate,
@@ -120,7 +120,7 @@ fn series(point: &Point, hostname: Option<&str>, accepted: Accepted) -> Result<(
         r#type: form.into(),
         interval: i64::from(point.interval_seconds),
     };
-    Ok((series, cut))
+    Ok((series, tags_cut || host_cut))
 }
 
 fn sketch(point: &SketchPoint, hostname: Option<&str>, accepted: Accepted) -> Result<(Sketch, bool), Refused> {
@@ -128,7 +128,8 @@ fn sketch(point: &SketchPoint, hostname: Option<&str>, accepted: Accepted) -> Re
     rules::finite(&[of.min, of.max, of.sum, of.avg])?;
     accepted.time(point.timestamp)?;
     let metric = rules::name(&point.context, "")?;
-    let (tags, cut) = rules::tags(point.context.tags());
+    let (tags, tags_cut) = rules::tags(point.context.tags());
+    let (host, host_cut) = host(point.context.host(), hostname);
     let dogsketch = Dogsketch {
         ts: point.timestamp,
         cnt: i64::try_from(of.count).unwrap_or(i64::MAX),
@@ -139,94 +140,22 @@ fn sketch(point: &SketchPoint, hostname: Option<&str>, accepted: Accepted) -> Re
         k: of.bins.iter().map(|bin| i32::from(bin.key)).collect(),
         n: of.bins.iter().map(|bin| u32::from(bin.n)).collect(),
     };
-    let host = host(&point.context.host, hostname).unwrap_or_default().to_owned();
-    Ok((Sketch { metric, host, tags, dogsketches: vec![dogsketch] }, cut))
+    let host = host.unwrap_or_default().to_owned();
+    Ok((Sketch { metric, host, tags, dogsketches: vec![dogsketch] }, tags_cut || host_cut))
 }
 
-fn host<'a>(of: &'a Host, own: Option<&'a str>) -> Option<&'a str> {
-    match of {
+/// The host as it goes out, and whether its name had to be cut.
+fn host<'a>(of: Host<'a>, own: Option<&'a str>) -> (Option<&'a str>, bool) {
+    let name = match of {
         Host::Default => own,
         Host::None => None,
         Host::Named(name) => Some(name),
-    }
+    };
+    let kept = name.map(|name| rules::prefix(name, rules::MAX_HOST));
+    (kept, kept.map(str::len) != name.map(str::len))
 }
 
-/// Items of one payload in the making, one point each.
-struct Pile {
-    endpoint: Endpoint,
-    limits: Limits,
-    bytes: Vec<u8>,
-    /// Where each item ends in `bytes`, its time, and whether its tags were cut.
-    items: Vec<(usize, i64, bool)>,
-}
-
-impl Pile {
-    fn new(endpoint: Endpoint, limits: Limits) -> Pile {
-        Pile { endpoint, limits, bytes: Vec::new(), items: Vec::new() }
-    }
-
-    fn add<M: Message>(
-        &mut self,
-        item: &M,
-        timestamp: i64,
-        cut: bool,
-        compressor: &mut zstd::bulk::Compressor<'_>,
-        out: &mut Encoded,
-    ) {
-        let length = item.encoded_len();
-        let oldest = self.items.first().map_or(timestamp, |item| item.1);
-        // Ten bytes are more than a key and a length take.
-        let full = self.bytes.len() + length + 10 > self.limits.uncompressed || self.items.len() >= self.limits.points;
-        if full || timestamp.saturating_sub(oldest) > SPAN {
-            self.close(compressor, out);
-        }
-        encode_key(1, WireType::LengthDelimited, &mut self.bytes);
-        encode_varint(length as u64, &mut self.bytes);
-        item.encode_raw(&mut self.bytes);
-        self.items.push((self.bytes.len(), timestamp, cut));
-    }
-
-    fn close(&mut self, compressor: &mut zstd::bulk::Compressor<'_>, out: &mut Encoded) {
-        let items = std::mem::take(&mut self.items);
-        let bytes = std::mem::take(&mut self.bytes);
-        self.seal(&bytes, 0, &items, compressor, out);
-    }
-
-    /// Compresses, and halves what comes out too large until it fits or is one item.
-    fn seal(
-        &self,
-        bytes: &[u8],
-        start: usize,
-        items: &[(usize, i64, bool)],
-        compressor: &mut zstd::bulk::Compressor<'_>,
-        out: &mut Encoded,
-    ) {
-        let (Some(first), Some(last)) = (items.first(), items.last()) else {
-            return;
-        };
-        let raw = &bytes[start..last.0];
-        let body = compressor.compress(raw).ok();
-        match body.filter(|body| body.len() <= self.limits.compressed && raw.len() <= self.limits.uncompressed) {
-            Some(mut body) => {
-                body.shrink_to_fit();
-                out.tags_cut += items.iter().filter(|item| item.2).count() as u64;
-                out.payloads.push(Payload {
-                    endpoint: self.endpoint,
-                    body: body.into(),
-                    points: items.len() as u64,
-                    created_at: first.1,
-                    urgent: false,
-                });
-            }
-            None if items.len() == 1 => *out.refused.entry(Refused::TooLarge).or_default() += 1,
-            None => {
-                let (left, right) = items.split_at(items.len() / 2);
-                self.seal(bytes, start, left, compressor, out);
-                self.seal(bytes, left[left.len() - 1].0, right, compressor, out);
-            }
-        }
-    }
-}
-
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 mod encode;
 mod events;
 mod payload;
+mod pile;
 pub mod proto;
 mod response;
 mod rules;

@@ -90,7 +90,8 @@ impl Policy {
 
     /// Never sooner than asked, and at most a tenth later, so that replicas do not come back in one breath.
     fn asked(&self, retry_after: Option<Duration>, jitter: f64) -> Option<Duration> {
-        let asked = retry_after?.min(self.longest_asked);
+        // Zero would be a request for each round trip, for as long as it is answered.
+        let asked = retry_after.filter(|asked| !asked.is_zero())?.min(self.longest_asked);
         Some(asked.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0)))
     }
 
@@ -167,6 +168,7 @@ mod tests {
         assert_eq!(asked(10, 0.0), seconds(10.0));
         assert_eq!(asked(10, 1.0), seconds(11.0));
         assert_eq!(asked(86_400, 0.0), seconds(300.0));
+        assert_ne!(asked(0, 0.0), seconds(0.0), "zero is no wait at all");
     }
 
     #[test]

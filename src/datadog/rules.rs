@@ -7,6 +7,10 @@ use crate::aggregate::Context;
 
 /// Characters of a metric name with its suffix (docs.datadoghq.com/metrics/custom_metrics).
 pub const MAX_NAME: usize = 200;
+/// Bytes of it: a name in other letters than ASCII reaches this limit first (saluki's test intake, `test/antithesis/intake`).
+pub const MAX_NAME_BYTES: usize = 350;
+/// Bytes of a host's name (docs.datadoghq.com: the limit of an event's host).
+pub const MAX_HOST: usize = 255;
 /// Bytes of a tag (saluki's test intake, `test/antithesis/intake`).
 pub const MAX_TAG: usize = 200;
 /// Tags of a series (as above).
@@ -19,7 +23,7 @@ pub const MAX_BEHIND: i64 = 3_600;
 /// Why a point is not sent. The labels are those of `oomwatch.dropped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refused {
-    /// Empty, without a letter, or longer than [`MAX_NAME`].
+    /// Empty, without a letter, or longer than [`MAX_NAME`] or [`MAX_NAME_BYTES`].
     Name,
     /// Not a number, or infinite.
     Value,
@@ -65,9 +69,10 @@ impl Accepted {
 
 /// The full name, if Datadog would take it.
 pub(super) fn name(context: &Context, suffix: &str) -> Result<String, Refused> {
-    let name = format!("{}{suffix}", context.name);
+    let name = format!("{}{suffix}", context.name());
     let lettered = name.bytes().any(|byte| byte.is_ascii_alphabetic());
-    if lettered && name.chars().count() <= MAX_NAME { Ok(name) } else { Err(Refused::Name) }
+    let short = name.len() <= MAX_NAME_BYTES && name.chars().count() <= MAX_NAME;
+    if lettered && short { Ok(name) } else { Err(Refused::Name) }
 }
 
 pub(super) fn finite(values: &[f64]) -> Result<(), Refused> {
@@ -99,13 +104,7 @@ mod tests {
     use super::*;
 
     fn named(name: &str) -> Context {
-        Context {
-            kind: crate::aggregate::Kind::Gauge,
-            name: name.into(),
-            host: crate::aggregate::Host::Default,
-            tags: "".into(),
-            origin: "".into(),
-        }
+        Context::new(crate::aggregate::Kind::Gauge, name, crate::aggregate::Host::Default, "", "")
     }
 
     #[test]
@@ -113,6 +112,8 @@ mod tests {
         assert_eq!(name(&named("jobs"), ".max"), Ok("jobs.max".to_owned()));
         assert_eq!(name(&named(&"a".repeat(196)), ".max").map(|name| name.len()), Ok(200));
         assert_eq!(name(&named(&"a".repeat(197)), ".max"), Err(Refused::Name));
+        assert_eq!(name(&named(&format!("a{}", "é".repeat(174))), "").map(|name| name.len()), Ok(349));
+        assert_eq!(name(&named(&format!("a{}", "é".repeat(175))), ""), Err(Refused::Name));
         assert_eq!(name(&named("1.2"), ""), Err(Refused::Name));
         assert_eq!(name(&named(""), ""), Err(Refused::Name));
     }

@@ -12,9 +12,19 @@ use super::standing::Edge;
 /// Standing still: 8 s within 2 % of the limit.
 const QUIET_SECONDS: f64 = 8.0;
 const QUIET_BAND: f64 = 0.02;
-/// A young process that stood still must have filled half, one that never did nine tenths, before a burst is told.
+/// A young process that stood still must have filled half, one that never did nine tenths, before a burst is told; or four fifths
+/// if the end is so near that waiting for more would leave no time to pull a profile and send it.
 const YOUNG_SHARE: f64 = 0.5;
 const NEVER_QUIET_SHARE: f64 = 0.9;
+const LAST_CALL_SHARE: f64 = 0.8;
+const LAST_CALL_SECONDS: f64 = 6.0;
+/// A sprint: at four readings a second, each higher than the one before for more than a second, and this many seconds left. Three
+/// seconds of proof, as a burst has, would be most of what is left; within a second a program fills a large buffer.
+const SPRINT_STEPS: usize = 4;
+const SPRINT_SECONDS: f64 = 1.1;
+const SPRINT_LEFT: f64 = 5.0;
+/// Less of a rise within two seconds is no reason to look more often.
+const HURRY_RISE: f64 = 0.02;
 /// One step that brings more than half of the rise is a big allocation, not a burst.
 const LARGEST_STEP: f64 = 0.5;
 /// A fall by this share is the end of a peak that the process survived.
@@ -23,12 +33,20 @@ const SURVIVED: f64 = 0.06;
 const NEW_GROUND: f64 = 0.02;
 
 /// Rises so steep that the limit is seconds away.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Burst {
+    /// The last two seconds.
+    dash: Recent,
     edge: Edge,
     quiet: bool,
     peak: f64,
     top: f64,
+}
+
+impl Default for Burst {
+    fn default() -> Burst {
+        Burst { dash: Recent::two_seconds(), edge: Edge::default(), quiet: false, peak: 0.0, top: 0.0 }
+    }
 }
 
 impl Burst {
@@ -41,13 +59,18 @@ impl Burst {
         share: f64,
         it: &Settings,
     ) -> Option<Climb> {
+        self.dash.push(at, share);
         self.quiet |= recent.seconds() >= QUIET_SECONDS && recent.band() <= QUIET_BAND;
         self.top = self.top.max(share);
         if self.top - share >= SURVIVED {
             self.peak = self.peak.max(self.top);
             self.top = share;
         }
-        let climb = recent.climb().filter(|climb| self.is_burst(age, recent, share, climb, it));
+        let burst = recent.climb().filter(|climb| is_burst(recent, share, climb, it));
+        let climb = burst.or_else(|| self.dash.sprint().filter(|climb| is_sprint(share, climb, it)));
+        let climb = climb.filter(|climb| {
+            share > self.peak + NEW_GROUND && share >= self.least_share(age, seconds_left(share, climb), it)
+        });
         let fires = self.edge.step(at, Duration::ZERO, climb.is_some());
         climb.filter(|_| fires)
     }
@@ -57,25 +80,43 @@ impl Burst {
         self.quiet
     }
 
-    fn is_burst(&self, age: Duration, recent: &Recent, share: f64, climb: &Climb, it: &Settings) -> bool {
-        let left = (1.0 - share).max(0.0) / climb.per_second();
-        recent.points().len() >= 4
-            && climb.rise >= it.burst_rise
-            && climb.seconds >= 3.0
-            && climb.share_up >= 0.8
-            && climb.largest <= LARGEST_STEP
-            && left <= it.burst_horizon.as_secs_f64()
-            && share > self.peak + NEW_GROUND
-            && share >= self.least_share(age, it)
+    /// So steep a rise within the last two seconds that the next reading should not be a second away.
+    pub(super) fn hurries(&self, it: &Settings) -> bool {
+        let [first, .., last] = self.dash.points() else { return false };
+        let rise = last.value - first.value;
+        let seconds = (last.at - first.at).as_secs_f64();
+        rise >= HURRY_RISE && (1.0 - last.value) * seconds <= it.burst_horizon.as_secs_f64() * rise
     }
 
-    fn least_share(&self, age: Duration, it: &Settings) -> f64 {
+    fn least_share(&self, age: Duration, left: f64, it: &Settings) -> f64 {
         match (age < it.startup_grace, self.quiet) {
             (false, _) => 0.0,
             (true, true) => YOUNG_SHARE,
+            (true, false) if left <= LAST_CALL_SECONDS => LAST_CALL_SHARE,
             (true, false) => NEVER_QUIET_SHARE,
         }
     }
+}
+
+fn is_burst(recent: &Recent, share: f64, climb: &Climb, it: &Settings) -> bool {
+    recent.points().len() >= 4
+        && climb.rise >= it.burst_rise
+        && climb.seconds >= 3.0
+        && climb.share_up >= 0.8
+        && climb.largest <= LARGEST_STEP
+        && seconds_left(share, climb) <= it.burst_horizon.as_secs_f64()
+}
+
+fn is_sprint(share: f64, climb: &Climb, it: &Settings) -> bool {
+    climb.rise >= it.burst_rise
+        && climb.seconds >= SPRINT_SECONDS
+        && climb.ups >= SPRINT_STEPS
+        && climb.largest <= LARGEST_STEP
+        && seconds_left(share, climb) <= SPRINT_LEFT
+}
+
+fn seconds_left(share: f64, climb: &Climb) -> f64 {
+    (1.0 - share).max(0.0) / climb.per_second()
 }
 
 /// What standing under the limit means.

@@ -49,6 +49,8 @@ pub struct Outlook {
     pub slope_bytes_per_second: Option<f64>,
     /// `None` while memory does not grow.
     pub time_to_limit: Option<Duration>,
+    /// Memory has leapt up within two seconds: the next reading should come soon, whatever the interval.
+    pub hurries: bool,
     pub state: State,
 }
 
@@ -91,11 +93,18 @@ impl Detectors {
         }
     }
 
+    /// Other settings from the next reading on. What was learned of the process stays.
+    pub fn set(&mut self, settings: Settings) {
+        self.memory.set(settings.clone());
+        self.settings = settings;
+    }
+
     pub fn outlook(&self) -> Outlook {
         let growth = self.memory.outlook();
         Outlook {
             slope_bytes_per_second: growth.map(|(per_second, _)| per_second),
             time_to_limit: growth.and_then(|(_, left)| left),
+            hurries: self.memory.hurries(),
             state: self.state(),
         }
     }

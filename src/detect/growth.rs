@@ -28,6 +28,7 @@ const SCALES: [(u64, &str); 6] = [
 /// What counts as coming back down, and what as new ground above it.
 const DROP: f64 = 0.03;
 const NEW_GROUND: f64 = 0.02;
+const HILLS_DIFFER: f64 = 0.5;
 /// An alert is over when memory is this far below where it was told.
 const CLEAR_BELOW: f64 = 0.1;
 /// The same severity is told again at most this often: another scale may read half the time from the same hill.
@@ -130,6 +131,11 @@ impl Growth {
         }
     }
 
+    /// Other settings from the next reading on.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// Takes the bytes in use under a limit above zero, from a process of this age.
     pub fn observe(&mut self, at: Duration, age: Duration, memory: u64, limit: u64) -> Vec<Change> {
         let now = Now { at, age, memory: memory as f64, limit: limit.max(1) as f64 };
@@ -157,6 +163,11 @@ impl Growth {
         let (per_second, ceiling) = by_trend.or_else(|| self.short_climb().map(|climb| (climb.per_second(), 0.0)))?;
         let room = (1.0 - ceiling.max(now.share())) * now.limit;
         Some((per_second * now.limit, words::time_left(room, per_second * now.limit)))
+    }
+
+    /// Memory rises so steeply that it should be looked at more often.
+    pub fn hurries(&self) -> bool {
+        self.burst.hurries(&self.settings)
     }
 
     pub fn severity(&self) -> Option<Severity> {
@@ -215,16 +226,17 @@ impl Growth {
             self.near.settle(now.age, floor);
         }
         level.trend = level.scale.trend(self.settings.min_rise);
-        let Some(trend) = level.trend.filter(|trend| trend.floor > level.scale.recovered() + NEW_GROUND) else {
+        let Some(trend) = level.trend.filter(|trend| trend.floor > new_ground(&level.scale)) else {
             (level.warns, level.notices) = (0, 0);
             return;
         };
-        let left = (1.0 - trend.ceiling).max(0.0) / trend.per_second;
+        let left = trend.seconds_until(1.0);
         let fast = level.scale.width() < Duration::from_secs(60);
         let haste = if fast { HASTE } else { 0.0 };
         let starting = now.age < self.settings.startup_grace && !self.burst.was_quiet();
         let waits = if fast { starting } else { now.age < self.settings.startup_grace };
-        let warns = left <= self.settings.horizon(trend.ceiling + haste) * trend.span && !waits;
+        let soon = left <= self.settings.warn_horizon.as_secs_f64();
+        let warns = soon && left <= self.settings.horizon(trend.ceiling + haste) * trend.span && !waits;
         let notices = left <= self.settings.horizon_notice * trend.span;
         level.warns = if warns { level.warns + 1 } else { 0 };
         level.notices = if notices { level.notices + 1 } else { 0 };
@@ -249,7 +261,8 @@ impl Growth {
         }
         // Another scale may read half the time from the same hill: worse is only what also stands higher.
         let severer = self.standing.severity().is_some_and(|stands| stands >= Severity::Warn && severity > stands);
-        let told = self.warned.is_some_and(|warned| !self.is_news(&warned, now, left));
+        let even = (1.0 - trend.ceiling).max(0.0) / trend.per_second;
+        let told = self.warned.is_some_and(|warned| !self.is_news(&warned, now, even));
         if told && !severer {
             return None;
         }
@@ -329,4 +342,12 @@ impl Growth {
         self.told = None;
         self.standing.clear(now.at)
     }
+}
+
+/// Above what was survived before, growth is new. Hills differ, so the next may be half as high again as the deepest that came back,
+/// and, as [`NearLimit`] has it, rise by a quarter of what is left to the limit.
+fn new_ground(scale: &Scale) -> f64 {
+    let survived = scale.recovered();
+    let next = HILLS_DIFFER * scale.depth();
+    survived + next.min(0.25 * (1.0 - survived)).max(NEW_GROUND)
 }

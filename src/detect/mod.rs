@@ -11,6 +11,8 @@ mod clients;
 mod count;
 mod detectors;
 mod growth;
+#[cfg(test)]
+mod promises;
 mod reading;
 mod recent;
 mod scale;

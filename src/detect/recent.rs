@@ -1,12 +1,11 @@
-//! The last 20 s of a signal, for the rules that cannot wait for buckets.
+//! The last seconds of a signal, for the rules that cannot wait for buckets: 20 s of them, or 2 s where four readings a second come.
 //!
 //! Readings nearer than 0.9 s to the last kept one are looked at but not kept: at four readings a second a leak that steps once
-//! a second would otherwise seem to stand still three times out of four, and the ring would need no bound.
+//! a second would otherwise seem to stand still three times out of four, and the ring would need no bound. The 2 s keep what is
+//! 0.2 s apart; only a rise of tens of MiB each time counts there.
 
 use std::time::Duration;
 
-const SPAN: Duration = Duration::from_secs(20);
-const SPACING: Duration = Duration::from_millis(900);
 /// 20 s at 0.9 s, and the tip.
 const POINTS: usize = 24;
 
@@ -39,20 +38,37 @@ impl Climb {
 }
 
 /// Oldest first; the last one is the tip, which moves until it is old enough to be kept.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Recent {
+    span: Duration,
+    spacing: Duration,
     points: [Point; POINTS],
     len: usize,
 }
 
+impl Default for Recent {
+    fn default() -> Recent {
+        Recent::keeping(Duration::from_secs(20), Duration::from_millis(900))
+    }
+}
+
 impl Recent {
+    /// The last 2 s at four readings a second.
+    pub(super) fn two_seconds() -> Recent {
+        Recent::keeping(Duration::from_secs(2), Duration::from_millis(200))
+    }
+
+    fn keeping(span: Duration, spacing: Duration) -> Recent {
+        Recent { span, spacing, points: [Point::default(); POINTS], len: 0 }
+    }
+
     pub(super) fn push(&mut self, at: Duration, value: f64) {
         let tip_is_fresh =
-            self.len >= 2 && self.points[self.len - 1].at.saturating_sub(self.points[self.len - 2].at) < SPACING;
+            self.len >= 2 && self.points[self.len - 1].at.saturating_sub(self.points[self.len - 2].at) < self.spacing;
         if tip_is_fresh {
             self.len -= 1;
         }
-        let old = self.points[..self.len].iter().take_while(|point| point.at + SPAN < at).count();
+        let old = self.points[..self.len].iter().take_while(|point| point.at + self.span < at).count();
         let old = old.max((self.len + 1).saturating_sub(POINTS));
         self.points.copy_within(old..self.len, 0);
         self.len -= old;
@@ -78,28 +94,38 @@ impl Recent {
         values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min)
     }
 
-    /// The climb from the latest of the lowest points, if there are at least two steps.
+    /// The climb from the latest of the lowest points, if there are at least two steps. What stands no more than a twentieth of the
+    /// rise above the lowest is as low: else a page more or less in the quiet before would be part of the climb, as steps that
+    /// do not rise.
     pub(super) fn climb(&self) -> Option<Climb> {
         let points = self.points();
         let lowest = points.iter().map(|point| point.value).fold(f64::MAX, f64::min);
-        let from = points.iter().rposition(|point| point.value <= lowest)?;
-        let run = &points[from..];
-        let (first, last) = (run.first()?, run.last()?);
-        if run.len() < 3 {
-            return None;
-        }
-        let ups = run.windows(2).filter(|pair| pair[1].value > pair[0].value).count();
-        let rise = last.value - first.value;
-        let largest = run.windows(2).map(|pair| pair[1].value - pair[0].value).fold(0.0, f64::max);
-        Some(Climb {
-            rise,
-            seconds: (last.at - first.at).as_secs_f64(),
-            share_up: ups as f64 / (run.len() - 1) as f64,
-            ups,
-            largest: if rise > 0.0 { largest / rise } else { 1.0 },
-            late_share: if rise > 0.0 { (last.value - middle(run)) / rise } else { 0.0 },
-        })
+        let low = lowest + 0.05 * (points.last()?.value - lowest);
+        let from = points.iter().rposition(|point| point.value <= low)?;
+        climb_over(&points[from..])
     }
+
+    /// The climb over the readings before now of which each was higher than the one before.
+    pub(super) fn sprint(&self) -> Option<Climb> {
+        let points = self.points();
+        let steps = points.windows(2).rev().take_while(|pair| pair[1].value > pair[0].value).count();
+        climb_over(&points[points.len().checked_sub(steps + 1)?..])
+    }
+}
+
+fn climb_over(run: &[Point]) -> Option<Climb> {
+    let [first, _, .., last] = run else { return None };
+    let ups = run.windows(2).filter(|pair| pair[1].value > pair[0].value).count();
+    let rise = last.value - first.value;
+    let largest = run.windows(2).map(|pair| pair[1].value - pair[0].value).fold(0.0, f64::max);
+    Some(Climb {
+        rise,
+        seconds: (last.at - first.at).as_secs_f64(),
+        share_up: ups as f64 / (run.len() - 1) as f64,
+        ups,
+        largest: if rise > 0.0 { largest / rise } else { 1.0 },
+        late_share: if rise > 0.0 { (last.value - middle(run)) / rise } else { 0.0 },
+    })
 }
 
 /// The value half way in time, between the points around it.
@@ -139,6 +165,14 @@ mod tests {
         let flat_then_up = (0..10).map(|_| 5.0).chain((1..=10).map(|i| 5.0 + f64::from(i)));
         let climb = recent(Duration::from_secs(1), flat_then_up).climb().expect("it climbs");
         assert_eq!(climb, Climb { rise: 10.0, seconds: 10.0, share_up: 1.0, ups: 10, largest: 0.1, late_share: 0.5 });
+    }
+
+    #[test]
+    fn a_page_more_in_the_quiet_before_is_no_part_of_a_climb() {
+        let quiet = (0..10).map(|i| if i == 2 { 4.9 } else { 5.0 });
+        let climb = recent(Duration::from_secs(1), quiet.chain((1..=8).map(|i| 5.0 + f64::from(i))));
+        let climb = climb.climb().expect("it climbs");
+        assert_eq!((climb.seconds, climb.share_up), (8.0, 1.0));
     }
 
     #[test]

@@ -17,6 +17,12 @@ const CLEAR: f64 = 4.0;
 /// The second half rises at least this much as fast as the first: what slows down more ends by itself.
 const NOT_SLOWING: f64 = 0.8;
 
+/// From each quarter to the next the step of such growth grows by a factor in here: less is a line with scatter, more is a jump.
+const FACTOR: std::ops::RangeInclusive<f64> = 1.3..=3.0;
+/// The widest buckets on which a pace that grows is taken to grow on: retries and fan-outs feed themselves within minutes, but over
+/// hours every morning of a day's load looks like that.
+const FEEDBACK: Duration = Duration::from_secs(60);
+
 /// A sustained, clean rise that does not slow down.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Trend {
@@ -31,6 +37,19 @@ pub(super) struct Trend {
     /// Where the peaks stand. A collected heap dies at its peak, near twice its live heap: growth is found on the floor and
     /// projected on the ceiling.
     pub ceiling: f64,
+    /// By what share the pace itself grows each second; zero unless growth feeds on itself.
+    pub gain: f64,
+}
+
+impl Trend {
+    /// Seconds until the peaks stand at `limit`, the pace growing on as it did.
+    pub(super) fn seconds_until(&self, limit: f64) -> f64 {
+        let room = (limit - self.ceiling).max(0.0);
+        if self.gain <= 0.0 {
+            return room / self.per_second;
+        }
+        (1.0 + self.gain * room / self.per_second).ln() / self.gain
+    }
 }
 
 /// Ring, open bucket, and the highest floor that ever came back down.
@@ -39,12 +58,16 @@ pub(super) struct Scale {
     width: Duration,
     /// What counts as coming back down, in the signal's unit.
     drop: f64,
+    /// The first reading. Buckets are counted from here, so that what is said does not hang on when the watching began.
+    origin: Option<Duration>,
     open: Option<Open>,
     floors: [f64; RING],
     ceilings: [f64; RING],
     len: usize,
     top: f64,
     recovered: f64,
+    /// The deepest fall below `recovered`.
+    depth: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +80,18 @@ struct Open {
 
 impl Scale {
     pub(super) fn new(width: Duration, drop: f64) -> Scale {
-        Scale { width, drop, open: None, floors: [0.0; RING], ceilings: [0.0; RING], len: 0, top: 0.0, recovered: 0.0 }
+        Scale {
+            width,
+            drop,
+            origin: None,
+            open: None,
+            floors: [0.0; RING],
+            ceilings: [0.0; RING],
+            len: 0,
+            top: 0.0,
+            recovered: 0.0,
+            depth: 0.0,
+        }
     }
 
     pub(super) fn width(&self) -> Duration {
@@ -68,6 +102,11 @@ impl Scale {
     /// sawtooth.
     pub(super) fn recovered(&self) -> f64 {
         self.recovered
+    }
+
+    /// How far memory fell from [`recovered`](Self::recovered) at the deepest: how high the hills are that come and go here.
+    pub(super) fn depth(&self) -> f64 {
+        self.depth
     }
 
     /// The floor of the last closed bucket.
@@ -82,7 +121,8 @@ impl Scale {
 
     /// Takes a value and says whether a bucket closed by it.
     pub(super) fn push(&mut self, at: Duration, value: f64) -> bool {
-        let index = at.as_millis() / self.width.as_millis().max(1);
+        let origin = *self.origin.get_or_insert(at);
+        let index = at.saturating_sub(origin).as_millis() / self.width.as_millis().max(1);
         match &mut self.open {
             Some(open) if open.index == index => {
                 open.floor = open.floor.min(value);
@@ -116,30 +156,37 @@ impl Scale {
             self.recovered = self.recovered.max(self.top);
             self.top = bucket.floor;
         }
+        self.depth = self.depth.max(self.recovered - bucket.floor);
         true
     }
 
     /// The rise of the ring, if it is one: at least `least` over the span, spread over all quarters (a step, a spike, a sawtooth's
     /// drop is not), four times what scatters around it, and not slowing down (a warm-up and a cache that fills do).
     pub(super) fn trend(&self, least: f64) -> Option<Trend> {
-        let floors = self.floors();
-        let n = floors.len();
-        if n < ENOUGH || !every_quarter_rises(floors, least) {
+        let (floors, n) = (self.floors(), self.len);
+        if n < ENOUGH {
+            return None;
+        }
+        let feeds = n == RING && self.width <= FEEDBACK && feeds_on_itself(floors);
+        if !feeds && !every_quarter_rises(floors, least) {
             return None;
         }
         let slope = theil_sen(floors);
         let rise = slope * (n - 1) as f64;
-        if rise < least || rise < CLEAR * scatter(floors, slope) {
+        if rise < least || (!feeds && rise < CLEAR * scatter(floors, |i| slope * i as f64)) {
             return None;
         }
         let (first, second) = (theil_sen(&floors[..n / 2]), theil_sen(&floors[n / 2..]));
         if second < NOT_SLOWING * first {
             return None;
         }
-        // Exponential growth: the recent half is the better forecast.
+        // A pace that doubled: the recent half is the better forecast.
         let slope = if first > 0.0 && second > 2.0 * first { slope.max(second) } else { slope };
-        let ceilings = &self.ceilings[..n];
+        let gain = if feeds && second > first && first > 0.0 { (second / first).ln() / (n / 2) as f64 } else { 0.0 };
+        // The second half's pace is that of its middle, a quarter of the ring ago.
+        let slope = if gain > 0.0 { second * (gain * (n / 4) as f64).exp() } else { slope };
         let floor = median_of(&floors[n - 3..]);
+        let ceilings = &self.ceilings[..n];
         let per_bucket = slope.max(theil_sen(ceilings));
         let width = self.width.as_secs_f64();
         Some(Trend {
@@ -147,30 +194,42 @@ impl Scale {
             span: n as f64 * width,
             rise,
             floor,
-            ceiling: floor.max(recent_peaks(ceilings)),
+            ceiling: if gain > 0.0 { ceilings[n - 1] } else { floor.max(recent_peaks(ceilings)) },
+            gain: gain / width,
         })
     }
 }
 
 /// Each quarter's median stands above the one before by its share of the whole rise.
 fn every_quarter_rises(floors: &[f64], least: f64) -> bool {
-    let quarter = floors.len() / 4;
-    let medians = [
-        median_of(&floors[..quarter]),
-        median_of(&floors[quarter..2 * quarter]),
-        median_of(&floors[2 * quarter..3 * quarter]),
-        median_of(&floors[3 * quarter..]),
-    ];
+    let medians = quarters(floors);
     let rise = medians[3] - medians[0];
     rise >= 0.6 * least && medians.windows(2).all(|pair| pair[1] - pair[0] >= EVEN * rise)
 }
 
+fn quarters(floors: &[f64]) -> [f64; 4] {
+    let (quarter, n) = (floors.len() / 4, floors.len());
+    [0, 1, 2, 3].map(|i| median_of(&floors[i * quarter..if i < 3 { (i + 1) * quarter } else { n }]))
+}
+
+/// The quarters' steps grow by a like factor, and even the first stands clear of what scatters around such a curve.
+fn feeds_on_itself(floors: &[f64]) -> bool {
+    let medians = quarters(floors);
+    let steps: [f64; 3] = std::array::from_fn(|i| medians[i + 1] - medians[i]);
+    if steps[0] <= 0.0 || !steps.windows(2).all(|pair| FACTOR.contains(&(pair[1] / pair[0]))) {
+        return false;
+    }
+    let (quarter, factor) = ((floors.len() / 4) as f64, (steps[2] / steps[0]).sqrt());
+    let curve = |i: usize| steps[0] * factor.powf((i as f64 - 0.5 * (quarter - 1.0)) / quarter) / (factor - 1.0);
+    steps[0] >= 2.0 * scatter(floors, curve)
+}
+
 /// The standard deviation of the residuals, estimated by their median (1.4826 for a normal distribution).
-fn scatter(floors: &[f64], slope: f64) -> f64 {
+fn scatter(floors: &[f64], curve: impl Fn(usize) -> f64) -> f64 {
     let mut residuals = [0.0; RING];
     let residuals = &mut residuals[..floors.len()];
     for (i, (residual, floor)) in residuals.iter_mut().zip(floors).enumerate() {
-        *residual = floor - slope * i as f64;
+        *residual = floor - curve(i);
     }
     let middle = median_of(residuals);
     for residual in residuals.iter_mut() {

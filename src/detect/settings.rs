@@ -22,7 +22,10 @@ pub struct Settings {
     pub horizon_far: f64,
     /// The same near the limit (above 80 %), where less proof is asked. Default 1.5. In between it changes smoothly.
     pub horizon_near: f64,
-    /// The same for notices, wherever memory stands. Default 1.25.
+    /// However good the evidence, a limit further away than this is a notice and no alarm. Default 4 h: time for a person to act,
+    /// and the most that a rise over the first hours of a day's load, or of a cache's life, can be trusted for.
+    pub warn_horizon: Duration,
+    /// The same as [`horizon_near`](Self::horizon_near) for notices, wherever memory stands. Default 1.25.
     pub horizon_notice: f64,
     /// A burst is a rise of this share within 20 s, and the limit [`burst_horizon`](Self::burst_horizon) away or nearer. Default 0.12.
     pub burst_rise: f64,
@@ -46,6 +49,7 @@ impl Default for Settings {
             min_rise: 0.05,
             horizon_far: 0.35,
             horizon_near: 1.5,
+            warn_horizon: Duration::from_secs(4 * 3_600),
             horizon_notice: 1.25,
             burst_rise: 0.12,
             burst_horizon: Duration::from_secs(20),

@@ -30,12 +30,13 @@ pub(super) fn status(parts: &Snapshots) -> Vec<u8> {
     let statsd = parts.statsd.borrow().clone();
     let output = parts.output.borrow().clone();
     let watch = parts.watch.borrow().clone();
+    let about = parts.about.borrow().clone();
     let mut memory = watch.memory.clone();
     if memory.state.is_empty() {
         memory.state = "learning";
     }
     let mut degraded: Vec<&DegradedView> = Vec::new();
-    for view in parts.about.degraded.iter().chain(&watch.degraded).chain(&output.degraded) {
+    for view in about.degraded.iter().chain(&watch.degraded).chain(&output.degraded) {
         if !degraded.contains(&view) {
             degraded.push(view);
         }
@@ -44,7 +45,7 @@ pub(super) fn status(parts: &Snapshots) -> Vec<u8> {
     let mut dropped = sum(&sum(&statsd.dropped, &output.dropped), &kernel);
     dropped.retain(|_, count| *count > 0);
     json(&Status {
-        about: &parts.about,
+        about: &about,
         target: &watch.target,
         output: &output,
         statsd: StatsdPart { clients: watch.statsd_clients, dropped, ..StatsdPart::clone(&statsd) },
@@ -118,43 +119,7 @@ pub(super) fn readings_csv(points: &[ReadingPoint], since: f64) -> String {
 
 /// One reading, under the names of the columns: the `reading` event of the stream.
 pub(super) fn reading(point: &ReadingPoint) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Reading {
-        t: f64,
-        rss_bytes: Option<u64>,
-        working_set_bytes: Option<u64>,
-        heap_bytes: Option<u64>,
-        limit_bytes: Option<u64>,
-        threads: Option<u64>,
-        goroutines: Option<u64>,
-        fds: Option<u64>,
-        statsd_clients: Option<u64>,
-        incarnation: u64,
-    }
-    let ReadingPoint {
-        t,
-        rss_bytes,
-        working_set_bytes,
-        heap_bytes,
-        limit_bytes,
-        threads,
-        goroutines,
-        fds,
-        statsd_clients,
-        incarnation,
-    } = *point;
-    json(&Reading {
-        t,
-        rss_bytes,
-        working_set_bytes,
-        heap_bytes,
-        limit_bytes,
-        threads,
-        goroutines,
-        fds,
-        statsd_clients,
-        incarnation,
-    })
+    json(point)
 }
 
 /// `/api/contexts`: `names` are the busiest, `most_contexts` the most numerous.

@@ -17,6 +17,7 @@ const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// The rules of one listener.
+#[derive(Clone)]
 pub(super) struct Guard {
     /// Allowed beside the local names, in lower case, without port.
     hosts: Vec<String>,

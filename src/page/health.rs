@@ -38,13 +38,13 @@ impl HealthServer {
         self.address
     }
 
-    /// Answers until `stop`.
-    pub async fn run(self, metrics: PrometheusHandle, stop: CancellationToken) {
+    /// Answers until `stop`. May be run again: the listener stays bound.
+    pub async fn run(&self, metrics: PrometheusHandle, stop: CancellationToken) {
         let handler = move |request: Request<Incoming>| {
             let response = route(&request, &metrics);
             async move { response }
         };
-        serve(self.listener, stop, handler).await;
+        serve(&self.listener, stop, handler).await;
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) fn refusal(status: StatusCode, words: &'static str) -> Response<Body>
 }
 
 /// Serves until `stop`; then gives requests under way a moment, and drops the rest.
-pub(super) async fn serve<H, F>(listener: TcpListener, stop: CancellationToken, handler: H)
+pub(super) async fn serve<H, F>(listener: &TcpListener, stop: CancellationToken, handler: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -93,7 +93,6 @@ where
             },
         }
     }
-    drop(listener);
     connections.drain().await;
 }
 

@@ -74,14 +74,14 @@ impl PageServer {
         self.address
     }
 
-    /// Answers until `stop`, from the snapshots; profiles come from the store.
-    pub async fn run(self, parts: Snapshots, store: mpsc::Sender<StoreRequest>, stop: CancellationToken) {
-        let page = Arc::new(Page { guard: self.guard, parts, store, stop: stop.clone() });
+    /// Answers until `stop`, from the snapshots; profiles come from the store. May be run again: the listener stays bound.
+    pub async fn run(&self, parts: Snapshots, store: mpsc::Sender<StoreRequest>, stop: CancellationToken) {
+        let page = Arc::new(Page { guard: self.guard.clone(), parts, store, stop: stop.clone() });
         let handler = move |request: Request<Incoming>| {
             let page = page.clone();
             async move { page.answer(&request).await }
         };
-        serve(self.listener, stop, handler).await;
+        serve(&self.listener, stop, handler).await;
     }
 }
 

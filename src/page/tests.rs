@@ -55,7 +55,7 @@ impl Rig {
             output,
             watch: watch_part,
             incidents: incidents_part,
-            about: Arc::new(about),
+            about: watch::channel(Arc::new(about)).1,
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings = Settings { listen, hosts: vec![], token: token.map(str::to_owned) };
@@ -63,7 +63,8 @@ impl Rig {
         let (address, stop) = (server.local_addr(), CancellationToken::new());
         let (store, requests) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
-        tasks.spawn(server.run(parts, store, stop.clone()));
+        let until = stop.clone();
+        tasks.spawn(async move { server.run(parts, store, until).await });
         tasks.spawn(store_of_all_but_one(requests));
         Self { address, stop, watch, incidents, _statsd: statsd, tasks }
     }
@@ -329,7 +330,8 @@ async fn health_answers_probes_and_the_scrape_and_nothing_else() {
     let server = HealthServer::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bind loopback");
     let (address, stop) = (server.local_addr(), CancellationToken::new());
     let mut tasks = JoinSet::new();
-    tasks.spawn(server.run(metrics, stop.clone()));
+    let until = stop.clone();
+    tasks.spawn(async move { server.run(metrics, until).await });
     let get = |path: &str, more: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nHost: 10.1.2.3:9464\r\nConnection: close\r\n{more}\r\n");
         async move { exchange(address, &request).await }

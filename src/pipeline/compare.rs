@@ -20,6 +20,8 @@ pub struct Baseline {
     pub bytes: Bytes,
     /// RSS at that time.
     pub rss_bytes: u64,
+    /// Open descriptors at that time.
+    pub fds: Option<u64>,
     /// Where it is kept, so that the page can offer it as the base of a difference.
     pub kept: Option<KeptProfile>,
 }
@@ -69,6 +71,7 @@ pub struct Material {
     /// When the heap was taken, on the clock of [`Baseline::at`].
     pub at: Duration,
     pub rss_bytes: u64,
+    pub fds: Option<u64>,
 }
 
 /// A naming, and the baseline that it was made against.
@@ -113,6 +116,7 @@ fn name(
         now,
         goroutines,
         rss_growth_bytes: base.map(|it| material.rss_bytes.saturating_sub(it.0.rss_bytes)),
+        fds_growth: base.and_then(|it| Some(material.fds?.cast_signed() - it.0.fds?.cast_signed())),
         previous: material.previous.as_ref(),
         seconds: base.map_or(0.0, |it| material.at.saturating_sub(it.0.at).as_secs_f64()),
     })
@@ -137,7 +141,7 @@ mod tests {
     use super::*;
 
     fn at(seconds: u64) -> Baseline {
-        Baseline { at: Duration::from_secs(seconds), bytes: Bytes::new(), rss_bytes: 0, kept: None }
+        Baseline { at: Duration::from_secs(seconds), bytes: Bytes::new(), rss_bytes: 0, fds: None, kept: None }
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) struct Errand {
     pub round_heap: Option<(Duration, bytes::Bytes)>,
     pub previous: Option<Naming>,
     pub rss_bytes: u64,
+    pub fds: Option<u64>,
 }
 
 impl Errand {
@@ -118,7 +119,7 @@ impl Errand {
             }
             _ => (self.at, bytes, None),
         };
-        let Errand { baselines, previous, rss_bytes, .. } = self;
-        Some(Material { baselines, heap, goroutines, previous, at, rss_bytes })
+        let Errand { baselines, previous, rss_bytes, fds, .. } = self;
+        Some(Material { baselines, heap, goroutines, previous, at, rss_bytes, fds })
     }
 }

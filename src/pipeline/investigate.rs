@@ -39,6 +39,8 @@ pub struct Wires {
     pub outgoing: mpsc::Sender<Outgoing>,
     pub own: mpsc::Sender<Vec<OwnMetric>>,
     pub runtime: watch::Sender<Runtime>,
+    /// Other settings of the plan, and who we are, after a reload.
+    pub settings: watch::Receiver<(Settings, Identity)>,
     pub incidents: watch::Sender<Arc<Vec<IncidentView>>>,
 }
 
@@ -94,10 +96,20 @@ impl Investigation {
                 },
                 done = finish(&mut self.work) => self.done(done).await,
                 _ = tick.tick() => self.look_again(),
+                Ok(()) = self.wires.settings.changed() => self.reconfigure(),
             }
             self.begin_next();
             self.publish();
         }
+    }
+
+    fn reconfigure(&mut self) {
+        let (settings, who) = self.wires.settings.borrow_and_update().clone();
+        self.plan.set(settings);
+        if let Some(target) = &self.target {
+            self.ledger.app = app_name(&who, target);
+        }
+        self.ledger.who = who;
     }
 
     fn now(&self) -> Duration {
@@ -183,6 +195,7 @@ impl Investigation {
             round_heap: self.round_heap.clone(),
             previous: self.ledger.open.as_ref().and_then(|it| it.naming.clone()),
             rss_bytes: self.ledger.figures.rss_bytes,
+            fds: self.ledger.figures.fds,
         };
         self.work = Some(Box::pin(errand.run()));
     }
@@ -221,7 +234,13 @@ impl Investigation {
 
     fn keep_to_compare(&mut self, step: Step, bytes: bytes::Bytes, kept: Option<KeptProfile>) {
         let at = self.now();
-        let baseline = |bytes| Baseline { at, bytes, rss_bytes: self.ledger.figures.rss_bytes, kept };
+        let baseline = |bytes| Baseline {
+            at,
+            bytes,
+            rss_bytes: self.ledger.figures.rss_bytes,
+            fds: self.ledger.figures.fds,
+            kept,
+        };
         match (step.purpose, step.kind) {
             (Purpose::FirstSight, _) => self.baselines.first_sight(baseline(bytes)),
             (Purpose::Baseline, ProfileKind::Goroutine) => self.baselines.goroutines = Some(bytes),

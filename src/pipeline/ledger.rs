@@ -210,6 +210,7 @@ mod tests {
 
     fn naming() -> Naming {
         Naming {
+            class: crate::pprof::Class::HeapLeak,
             confidence: Confidence::High,
             sentence: "statsd.newStatsdBuffer grew 148 MiB, made in main.handleJob".into(),
             culprits: vec![Culprit {

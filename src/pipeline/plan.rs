@@ -121,6 +121,11 @@ impl Plan {
         }
     }
 
+    /// Other settings from the next question on.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// A new target: its first pull is due at once. The rounds of the last hour stay counted, or a crash loop would be pulled
     /// from without end.
     pub fn appeared(&mut self, now: Duration) {

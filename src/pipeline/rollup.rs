@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::{Batch, Outgoing, OwnMetric, WallClock};
-use crate::aggregate::{Aggregator, Stats, Taken, points_in};
+use crate::aggregate::{self, Aggregator, Stats, Taken, Window, points_in};
 use crate::snapshot::{OutputPart, StatsdPart, TopContexts, TopName};
 use crate::{statsd, sys, telemetry};
 use clock::Clock;
@@ -46,6 +46,8 @@ pub struct Rollup {
     pub snapshot: watch::Sender<Arc<StatsdPart>>,
     /// The sink's part: what it lost and holds goes to Datadog with our own totals.
     pub output: watch::Receiver<Arc<OutputPart>>,
+    /// Other settings of the aggregate, after a reload.
+    pub settings: watch::Receiver<aggregate::Settings>,
     pub wall_clock: WallClock,
     /// Windows are flushed at multiples of this; the aggregator's interval, unless a test is in a hurry.
     pub flush_every: Duration,
@@ -56,11 +58,14 @@ pub struct Rollup {
 impl Rollup {
     /// Runs until the batches end, then flushes what is open and waits for the sink to take it.
     pub async fn run(self) {
-        let Rollup { aggregator, mut batches, mut own, out, snapshot, output, wall_clock, flush_every, own_metrics } =
-            self;
+        let Rollup { aggregator, mut batches, mut own, mut settings, wall_clock, flush_every, own_metrics, .. } = self;
+        let (out, snapshot, output) = (self.out, self.snapshot, self.output);
         let step = flush_every.clamp(Duration::from_millis(10), PUBLISH);
         let mut state =
             State::new(aggregator, (out, snapshot, output), Clock::new(wall_clock), flush_every, own_metrics);
+        // From the start: planned at the first tick, the first window would be longer than all others.
+        let now = state.clock.now();
+        state.plan_flush(now);
         let mut tick = pin!(sleep(state.clock.until_next(step)));
         loop {
             tokio::select! {
@@ -72,6 +77,7 @@ impl Rollup {
                     None => break,
                 },
                 Some(metrics) = own.recv() => state.take_own(&metrics),
+                Ok(()) = settings.changed() => state.reconfigure(settings.borrow_and_update().clone()),
                 () = &mut tick => {
                     state.tick();
                     tick.as_mut().reset(Instant::now() + state.clock.until_next(step));
@@ -200,6 +206,17 @@ impl State {
     fn flush(&mut self, now: f64) {
         let window = self.aggregator.flush(now);
         self.renew_top();
+        self.send_window(window);
+    }
+
+    /// What is open goes out under the old settings, so nothing is lost and nothing is mixed.
+    fn reconfigure(&mut self, settings: aggregate::Settings) {
+        let now = self.clock.now();
+        let window = self.aggregator.reconfigure(now, settings);
+        self.send_window(window);
+    }
+
+    fn send_window(&mut self, window: Window) {
         if points_in(&window) == 0 {
             return;
         }

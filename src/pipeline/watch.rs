@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::chart::Chart;
 use super::{Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
-use crate::detect::{Detector, Detectors, Outlook, Reading, State};
+use crate::detect::{self, Detector, Detectors, Outlook, Reading, State};
 use crate::snapshot::{DegradedView, MemoryView, TargetView, WatchPart};
 use crate::telemetry::{self, Metric};
 
@@ -29,6 +29,8 @@ pub struct Wires {
     pub own: mpsc::Sender<Vec<OwnMetric>>,
     pub findings: mpsc::Sender<Finding>,
     pub runtime: watch::Receiver<Runtime>,
+    /// Other settings of the rules, after a reload.
+    pub settings: watch::Receiver<detect::Settings>,
     pub part: watch::Sender<Arc<WatchPart>>,
 }
 
@@ -70,6 +72,9 @@ impl Watch {
     /// Runs until the sampler has ended.
     pub async fn run(mut self) {
         while let Some(observation) = self.wires.observations.recv().await {
+            if self.wires.settings.has_changed().unwrap_or(false) {
+                self.detectors.set(self.wires.settings.borrow_and_update().clone());
+            }
             let runtime = self.wires.runtime.borrow_and_update().clone();
             self.observe(observation, &runtime).await;
         }
@@ -172,7 +177,7 @@ impl Watch {
         let soon = outlook.time_to_limit.is_some_and(|left| left < NEAR_TIME);
         let share =
             reading.memory_bytes.zip(reading.limit_bytes).map_or(0.0, |(memory, limit)| memory as f64 / limit as f64);
-        let pace = if soon || share > NEAR_SHARE { NEAR.min(self.interval) } else { self.interval };
+        let pace = if soon || outlook.hurries || share > NEAR_SHARE { NEAR.min(self.interval) } else { self.interval };
         self.wires.pace.send_if_modified(|now| std::mem::replace(now, pace) != pace);
     }
 

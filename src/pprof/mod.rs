@@ -1,5 +1,6 @@
 //! Profile bytes become a profile, two profiles become what grew and who made it. Pure.
 
+pub mod class;
 mod delta;
 pub mod diff;
 pub mod flat;
@@ -14,6 +15,7 @@ pub(crate) mod testing;
 mod wire;
 pub(crate) mod words;
 
+pub use class::Class;
 pub use diff::Growth;
 pub use flat::{Flat, flat};
 pub use goroutines::Groups;

@@ -4,12 +4,13 @@
 //! does not: the function that leaks holds most of the healthy heap too, so without a baseline nobody is named. Bytes of a
 //! profile are never set against RSS or a limit, because pages that nothing touched count in one and not in the other.
 
+use super::class::{self, Class};
 use super::diff::{Growth, Row};
 use super::goroutines::{Group, Groups};
 use super::names;
 use super::read::Profile;
 use super::remedy;
-use super::words::{bytes, none_stands_out, percent, sentence, signed, time};
+use super::words::{bytes, none_stands_out, percent, sentence, signed, time, units_of};
 
 /// Go's sampling period when the profile does not tell, in bytes (`runtime.MemProfileRate`).
 const DEFAULT_PERIOD: i64 = 512 << 10;
@@ -64,6 +65,7 @@ pub enum Confidence {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Naming {
     pub confidence: Confidence,
+    pub class: Class,
     /// "`statsd.newStatsdBuffer` grew 148 MiB (92 % of heap growth), made in `main.handleJob`" or why there is none.
     pub sentence: String,
     /// Largest growth first, at most ten.
@@ -84,6 +86,8 @@ pub struct Input<'a> {
     pub goroutines: Option<(Option<&'a Profile>, &'a Profile)>,
     /// How much RSS grew between the two.
     pub rss_growth_bytes: Option<u64>,
+    /// How many more descriptors are open.
+    pub fds_growth: Option<i64>,
     /// What an earlier difference said; one that agrees makes a name surer.
     pub previous: Option<&'a Naming>,
     /// Between base and now; zero or less where it is not known.
@@ -102,6 +106,7 @@ pub fn name(input: &Input) -> Naming {
     let groups = input.goroutines.map(|(base, now)| Groups::between(base, now));
     let case = Case { input, growth: Growth::between(input.base, input.now), groups };
     let mut naming = case.judge();
+    naming.evidence.extend(naming.class.words().map(|words| ("class".to_owned(), words.to_owned())));
     naming.evidence.extend(case.evidence());
     naming
 }
@@ -129,7 +134,7 @@ impl<'a> Case<'a> {
                 naming.evidence.push(("heap".into(), self.why_not(base)));
                 naming
             }
-            (heap, None) => heap.unwrap_or_else(|| unknown(self.why_not(base))),
+            (heap, None) => heap.unwrap_or_else(|| self.nobody(base)),
         }
     }
 
@@ -166,19 +171,37 @@ impl<'a> Case<'a> {
             Confidence::Low => none_stands_out(&culprits, self.growth.grown_bytes, self.input.seconds),
             _ => sentence(&culprits[0], self.input.seconds),
         };
-        let remedy = if confidence == Confidence::Low { None } else { remedy::of_heap(self.growth.stack(top)) };
-        Some(Naming { confidence, sentence, culprits, evidence: Vec::new(), remedy })
+        let remedy = if confidence == Confidence::Low { None } else { self.remedy_of(top) };
+        let class = self.class_of(top);
+        Some(Naming { confidence, class, sentence, culprits, evidence: Vec::new(), remedy })
+    }
+
+    /// What the row's code is known for; else what the goroutines are that pile up beside it.
+    fn remedy_of(&self, row: &Row) -> Option<&'static str> {
+        let beside = || self.piled_up()?.iter().find_map(remedy::of_library);
+        remedy::of_heap(self.growth.stack(row)).or_else(beside)
+    }
+
+    fn class_of(&self, row: &Row) -> Class {
+        match self.piled_up() {
+            Some(groups) => class::of_goroutines(groups, self.input.fds_growth),
+            None if class::makes_a_handle(self.growth.stack(row)) => Class::UnclosedHandle,
+            None => Class::HeapLeak,
+        }
+    }
+
+    /// The goroutines that pile up in equal steps, where they are too many for the come and go of requests.
+    fn piled_up(&self) -> Option<&[Group<'a>]> {
+        let (Some((Some(_), _)), Some(groups)) = (self.input.goroutines, &self.groups) else { return None };
+        let lockstep = groups.lockstep();
+        let grew = sum(lockstep);
+        (grew >= MANY_GOROUTINES && groups.net >= grew / 2).then_some(lockstep)
     }
 
     /// Goroutines that pile up while the heap does not: their stacks are memory that no heap profile shows.
     fn goroutine_leak(&self) -> Option<Naming> {
-        let (Some((Some(_), _)), Some(groups)) = (self.input.goroutines, &self.groups) else { return None };
-        let lockstep = groups.lockstep();
-        let first = lockstep.first()?;
-        let grew = sum(lockstep);
-        if grew < MANY_GOROUTINES || groups.net < grew / 2 {
-            return None;
-        }
+        let (lockstep, groups) = (self.piled_up()?, self.groups.as_ref()?);
+        let (first, grew) = (lockstep.first()?, sum(lockstep));
         let share = grew as f64 / groups.grown as f64;
         let culprits: Vec<Culprit> = lockstep.iter().take(MAX_CULPRITS).map(|it| it.culprit(groups.grown)).collect();
         let agrees =
@@ -195,7 +218,20 @@ impl<'a> Case<'a> {
             percent(share),
             time(self.input.seconds)
         );
-        Some(Naming { confidence, sentence, culprits, evidence: Vec::new(), remedy: remedy::of_goroutine(first) })
+        let (class, remedy) = (class::of_goroutines(lockstep, self.input.fds_growth), remedy::of_goroutine(first));
+        Some(Naming { confidence, class, sentence, culprits, evidence: Vec::new(), remedy })
+    }
+
+    /// Nobody is named, and why.
+    fn nobody(&self, base: &Profile) -> Naming {
+        let class =
+            if self.is_outside_heap(10) && !self.is_untold(base) { Class::OutsideGoHeap } else { Class::Unknown };
+        Naming { class, ..unknown(self.why_not(base)) }
+    }
+
+    /// The two profiles are of one collection, so the second says nothing of what came after.
+    fn is_untold(&self, base: &Profile) -> bool {
+        self.growth.is_nothing() && same_allocations(base, self.input.now)
     }
 
     fn why_not(&self, base: &Profile) -> String {
@@ -203,11 +239,11 @@ impl<'a> Case<'a> {
             return "not nameable: the heap profile is empty; does the app sample memory (runtime.MemProfileRate)?"
                 .into();
         }
-        if self.growth.is_nothing() && same_allocations(base, self.input.now) {
+        if self.is_untold(base) {
             return "not nameable yet: no garbage collection between the two profiles".into();
         }
         let (net, floor) = (self.growth.net_bytes, bytes(self.floor()));
-        if net >= self.floor() {
+        if net >= self.floor() || self.is_outside_heap(10) {
             return "not nameable: most of the growth is outside the Go heap".into();
         }
         if net <= 0 {
@@ -228,7 +264,7 @@ impl<'a> Case<'a> {
         }
         if let Some(top) = self.growth.rows.first().filter(|row| row.bytes >= self.floor()) {
             if let Some(units) = self.lockstep_of(top).and_then(|groups| groups.first()).map(|group| group.grew) {
-                say("unit", format!("{units} units of about {} of heap each", bytes(top.bytes / units)));
+                say("unit", units_of(units, top.bytes / units, self.input.seconds));
             }
             if let Some(path) = self.path(top) {
                 say("path", path);
@@ -295,7 +331,14 @@ impl<'a> Case<'a> {
 }
 
 fn unknown(sentence: String) -> Naming {
-    Naming { confidence: Confidence::Unknown, sentence, culprits: Vec::new(), evidence: Vec::new(), remedy: None }
+    Naming {
+        confidence: Confidence::Unknown,
+        class: Class::Unknown,
+        sentence,
+        culprits: Vec::new(),
+        evidence: Vec::new(),
+        remedy: None,
+    }
 }
 
 /// A program that never links the memory profiler serves such a profile (golang/go#68136).

@@ -1,5 +1,6 @@
 //! The usual mend of the usual leaks, found by the code a stack passes through. A table to add to; it never invents one.
 
+use super::class::fits;
 use super::goroutines::Group;
 use super::names;
 use super::read::Frame;
@@ -9,49 +10,63 @@ const HTTP: &str = "read and close every response body, and share one http.Clien
 const CLIENT: &str = "make one client at start, reuse it, and close it at shutdown";
 const TICKER: &str = "stop every time.NewTicker with defer ticker.Stop()";
 const TIMER: &str = "in a loop, reuse one time.NewTimer in place of time.After, and stop it";
+const ROWS: &str = "close rows where they are made: defer rows.Close()";
+const CONTEXT: &str = "cancel every context that is made: defer cancel()";
 const CHANNEL: &str = "let the goroutine end: select on ctx.Done() beside the channel, or close the channel";
 const ENDLESS: &str = "let the goroutine end: give it a context and cancel it, or close what it serves";
 
-/// (start of a full function name, or, with a leading `*`, a part of it; the mend). The first that fits wins, so the special stand first.
-const TABLE: [(&str, &str); 19] = [
-    ("github.com/DataDog/datadog-go/", STATSD),
+/// Who allocates: (start of a full function name, or, with a leading `*`, a part of it; the mend). The first that fits wins, so the
+/// special stand first. Makers alone: what else a library allocates may be a result that the app keeps.
+const MADE: [(&str, &str); 17] = [
     ("*/statsd.New", STATSD),
-    ("*/statsd.(*Client)", STATSD),
-    ("github.com/cactus/go-statsd-client/", STATSD),
-    ("gopkg.in/alexcesaro/statsd", STATSD),
-    ("github.com/smira/go-statsd", STATSD),
+    ("*/statsd.newStatsdBuffer", STATSD),
+    ("gopkg.in/alexcesaro/statsd.v2.New", STATSD),
+    ("github.com/smira/go-statsd.NewClient", STATSD),
     ("net/http.(*Transport).dialConn", HTTP),
     ("net/http.(*persistConn)", HTTP),
-    ("net/http.(*Client).do", HTTP),
     ("time.NewTicker", TICKER),
     ("time.Tick", TICKER),
     ("time.After", TIMER),
     ("time.NewTimer", TIMER),
+    ("context.With", CONTEXT),
     ("google.golang.org/grpc.NewClient", CLIENT),
     ("google.golang.org/grpc.Dial", CLIENT),
     ("database/sql.Open", CLIENT),
-    ("github.com/redis/go-redis/", CLIENT),
+    ("*redis/v9.NewClient", CLIENT),
+    ("*mongo.Connect", CLIENT),
+    ("*kafka-go.New", CLIENT),
+];
+
+/// Whose goroutines they are, likewise.
+const KEPT: [(&str, &str); 7] = [
+    ("*/statsd.(*", STATSD),
+    ("net/http.(*persistConn)", HTTP),
+    ("database/sql.(*Rows)", ROWS),
+    ("google.golang.org/grpc", CLIENT),
+    ("*/go-redis/", CLIENT),
     ("go.mongodb.org/mongo-driver/", CLIENT),
     ("github.com/segmentio/kafka-go", CLIENT),
 ];
 
-fn fits(function: &str, pattern: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(part) => function.contains(part),
-        None => function.starts_with(pattern),
-    }
-}
-
 /// The mend for a heap stack, leaf first, by what the app called: frames from the owner on are the app's own affair.
 pub(super) fn of_heap<'a>(stack: impl Iterator<Item = &'a Frame>) -> Option<&'static str> {
     let called: Vec<&Frame> = stack.take_while(|frame| names::kind(frame) != names::Kind::App).take(64).collect();
-    let found = |(pattern, _): &&(&str, &str)| called.iter().any(|frame| fits(&frame.function, pattern));
-    TABLE.iter().find(found).map(|(_, mend)| *mend)
+    look_up(&MADE, &called)
+}
+
+/// The mend for goroutines of a library that pile up, where it is known.
+pub(super) fn of_library(group: &Group) -> Option<&'static str> {
+    look_up(&KEPT, &group.stack)
+}
+
+fn look_up(table: &[(&str, &'static str)], stack: &[&Frame]) -> Option<&'static str> {
+    let found = |(pattern, _): &&(&str, &str)| stack.iter().any(|frame| fits(&frame.function, pattern));
+    table.iter().find(found).map(|(_, mend)| *mend)
 }
 
 /// The mend for goroutines that pile up: the library's if it is known, else by what they wait on.
 pub(super) fn of_goroutine(group: &Group) -> Option<&'static str> {
-    of_heap(group.stack.iter().copied()).or(match group.waits_on()? {
+    of_library(group).or(match group.waits_on()? {
         "a channel send" | "a channel receive" => Some(CHANNEL),
         "a select" | "the network" => Some(ENDLESS),
         _ => None,

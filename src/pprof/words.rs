@@ -24,6 +24,15 @@ pub(super) fn none_stands_out(culprits: &[Culprit], grown_bytes: i64, seconds: f
     format!("no single function stands out in {of}: {}", names.join(", "))
 }
 
+/// "275 units of about 4.1 MiB of heap each, 390 more a minute"
+pub(super) fn units_of(units: i64, each: i64, seconds: f64) -> String {
+    let told = format!("{units} units of about {} of heap each", bytes(each));
+    if seconds.is_finite() && seconds >= 1.0 {
+        return format!("{told}, {:.0} more a minute", units as f64 / seconds * 60.0);
+    }
+    told
+}
+
 /// " in 40 s", or nothing where the time is not known.
 pub(super) fn time(seconds: f64) -> String {
     match seconds {

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::agent_lines::{self, Packer};
 use super::complaints::Complaints;
 use super::datagram::{Address, DatagramSink, Tally};
-use super::ledger::{Ledger, Now};
+use super::ledger::{Ledger, Now, Waiting};
 use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
 use crate::snapshot::{DegradedView, OutputPart};
 
@@ -59,8 +59,8 @@ pub struct Agent {
     address: Address,
     queue: QueuingMetricSink,
     tally: Arc<Tally>,
-    /// Of the tally, what stands in the ledger already.
-    told: (u64, u64),
+    /// Of the tally, what stands in the ledger already: sent, unavailable, full.
+    told: [u64; 3],
     ledger: Ledger,
     complaints: Complaints,
     /// Lines that were handed to the queue and are neither sent nor lost yet.
@@ -88,7 +88,7 @@ impl Agent {
             address,
             queue,
             tally,
-            told: (0, 0),
+            told: [0; 3],
             ledger: Ledger::new("agent", "I7"),
             complaints: Complaints::default(),
             waiting_lines: 0,
@@ -168,17 +168,25 @@ impl Agent {
         let now = Now { tick: Instant::now(), wall: (self.settings.wall_clock)() };
         // A failed flush leaves the last datagram unsettled until the next one.
         let _ = self.queue.flush();
-        let (sent, unavailable) = (self.tally.sent.load(Relaxed), self.tally.unavailable.load(Relaxed));
-        let (fresh, failed) = (sent - self.told.0, unavailable - self.told.1);
-        self.told = (sent, unavailable);
-        self.waiting_lines = self.waiting_lines.saturating_sub(fresh + failed);
-        self.ledger.deliver(fresh);
-        if fresh > 0 {
+        let [sent, unavailable, full] = self.settled();
+        self.waiting_lines = self.waiting_lines.saturating_sub(sent + unavailable + full);
+        self.ledger.deliver(sent);
+        if sent > 0 {
             self.ledger.succeed(now);
         }
-        self.lose("agent_unavailable", failed);
+        self.lose("agent_unavailable", unavailable);
+        self.lose("agent_full", full);
         let bytes = self.queue.queued() * self.address.pack() as u64;
-        status.send_replace(Arc::new(self.ledger.publish(self.waiting_lines, bytes, None, now)));
+        let waiting = Waiting { points: self.waiting_lines, bytes, ..Waiting::default() };
+        status.send_replace(Arc::new(self.ledger.publish(waiting, now)));
+    }
+
+    /// What the sending thread has settled since this was asked last, in lines: sent, unavailable, full.
+    fn settled(&mut self) -> [u64; 3] {
+        let tally = &self.tally;
+        let now = [&tally.sent, &tally.unavailable, &tally.full].map(|sum| sum.load(Relaxed));
+        let before = std::mem::replace(&mut self.told, now);
+        std::array::from_fn(|n| now[n] - before[n])
     }
 
     fn lose(&mut self, reason: &'static str, lines: u64) {

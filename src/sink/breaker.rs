@@ -21,6 +21,10 @@ impl Breaker {
         self.errors.saturating_add(1)
     }
 
+    pub fn is_failing(&self) -> bool {
+        self.errors > 0
+    }
+
     pub fn may_send(&self, now: Instant) -> bool {
         match self.blocked_until {
             None => true,

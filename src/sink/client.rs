@@ -4,14 +4,13 @@
 //! key elsewhere), and a tower stack bounds time and concurrency. Long retries are the dispatch's; here only an exchange that
 //! broke after it was connected (a kept connection that the other side had closed) is tried once more at once.
 
-use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::body::Body;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy::connect::Connect;
 use hyper_util::client::legacy::{Client as HyperClient, Error as ClientError};
@@ -21,38 +20,25 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 
 use super::connect::{Connector, Proxy, connector};
+use super::outcome::{Outcome, Reply, judge, judge_fault, no_key};
 use crate::datadog::{Answer, Payload};
+use crate::telemetry;
 
 /// Bytes of a reply that are read: Datadog's own are under 200.
 const MAX_REPLY: usize = 4_096;
+/// From the head of a reply to its end: the status has told what matters, and a body that drips must not make a delivery into
+/// a timeout, which would send it again.
+const BODY_TIME: Duration = Duration::from_secs(5);
+/// Bytes that hyper may buffer of a head; with more the reply is none.
+const MAX_HEAD: usize = 32 * 1_024;
 const AGENT: &str = concat!("oomwatch/", env!("CARGO_PKG_VERSION"));
-
-/// What came of an exchange: what the policy decides on, and words where something is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
-    pub answer: Answer,
-    pub trouble: Option<Trouble>,
-}
-
-/// What is wrong, with the thing to look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
-    /// One of a fixed list: log lines are limited for each.
-    pub reason: &'static str,
-    pub why: String,
-    pub fix: &'static str,
-}
-
-struct Reply {
-    status: u16,
-    headers: HeaderMap,
-    body: Bytes,
-}
 
 /// Cheap to clone; clones share connections and the concurrency limit.
 #[derive(Clone)]
 pub(super) struct Client {
     base: Uri,
+    /// Host and port of the proxy in between.
+    proxy: Option<String>,
     service: BoxCloneSyncService<Request<Full<Bytes>>, Reply, BoxError>,
 }
 
@@ -71,11 +57,11 @@ impl Client {
         concurrency: usize,
     ) -> Result<Client, String> {
         let base: Uri = base_url.trim_end_matches('/').parse().map_err(|error| format!("{base_url}: {error}"))?;
-        let service = match connector(&base, ca_file, proxy)? {
-            Connector::Direct(connector) => stack(connector, timeout, concurrency),
-            Connector::Tunnel(connector) => stack(connector, timeout, concurrency),
+        let (service, proxy) = match connector(&base, ca_file, proxy)? {
+            Connector::Direct(connector) => (stack(connector, timeout, concurrency), None),
+            Connector::Tunnel(connector, proxy) => (stack(connector, timeout, concurrency), Some(proxy)),
         };
-        Ok(Client { base, service })
+        Ok(Client { base, proxy, service })
     }
 
     /// Sends a payload. Without a key in hand nothing is sent, and it is as if the key had been refused.
@@ -111,17 +97,28 @@ impl Client {
     }
 
     async fn exchange(mut self, request: Option<Request<Full<Bytes>>>) -> Outcome {
-        let Some(request) = request else {
-            return Outcome { answer: Answer::status(403), trouble: Some(no_key()) };
+        let outcome = match request {
+            None => Outcome { answer: Answer::status(403), trouble: Some(no_key()) },
+            Some(request) => {
+                let reply = match self.service.ready().await {
+                    Ok(service) => service.call(request).await,
+                    Err(error) => Err(error),
+                };
+                reply.map_or_else(|error| judge_fault(&error), |reply| judge(&reply))
+            }
         };
-        let reply = match self.service.ready().await {
-            Ok(service) => service.call(request).await,
-            Err(error) => Err(error),
-        };
-        match reply {
-            Ok(reply) => judge(&reply),
-            Err(error) => judge_fault(&error),
+        self.remark(outcome)
+    }
+
+    /// Counts what is wrong, and names the proxy where one may be the cause.
+    fn remark(&self, mut outcome: Outcome) -> Outcome {
+        if let Some(trouble) = &mut outcome.trouble {
+            telemetry::count(&telemetry::OUTPUT_FAILURES, Some(trouble.reason)).increment(1);
+            if let Some(proxy) = self.proxy.as_ref().filter(|_| trouble.may_be_the_proxys()) {
+                trouble.why = format!("{} (through the proxy {proxy})", trouble.why);
+            }
         }
+        outcome
     }
 }
 
@@ -138,6 +135,7 @@ where
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(60))
         .pool_max_idle_per_host(concurrency)
+        .http1_max_buf_size(MAX_HEAD)
         .build(connector);
     let service = ServiceBuilder::new()
         .timeout(timeout)
@@ -155,19 +153,22 @@ where
     read(response).await
 }
 
-/// A body that ends too early is no fault: the status has told what there is to know.
-async fn read(response: Response<Incoming>) -> Result<Reply, BoxError> {
-    let (head, mut incoming) = response.into_parts();
+/// A body that ends too early, or too late, is no fault: the status has told what there is to know.
+async fn read(response: Response<impl Body<Data = Bytes> + Unpin>) -> Result<Reply, BoxError> {
+    let (head, incoming) = response.into_parts();
     let mut body = Vec::new();
-    while let Some(Ok(frame)) = incoming.frame().await {
+    let _late = tokio::time::timeout(BODY_TIME, fill(&mut body, incoming)).await;
+    Ok(Reply { status: head.status.as_u16(), headers: head.headers, body: body.into() })
+}
+
+async fn fill(body: &mut Vec<u8>, mut incoming: impl Body<Data = Bytes> + Unpin) {
+    while body.len() < MAX_REPLY
+        && let Some(Ok(frame)) = incoming.frame().await
+    {
         let Some(data) = frame.data_ref() else { continue };
         let room = MAX_REPLY - body.len();
         body.extend_from_slice(&data[..data.len().min(room)]);
-        if body.len() == MAX_REPLY {
-            break;
-        }
     }
-    Ok(Reply { status: head.status.as_u16(), headers: head.headers, body: body.into() })
 }
 
 /// Tries an exchange once more that broke after it was connected. A connection that is refused waits for the dispatch.
@@ -193,149 +194,35 @@ impl Policy<Request<Full<Bytes>>, Reply, BoxError> for OnceMore {
     }
 }
 
-fn judge(reply: &Reply) -> Outcome {
-    let retry_after = seconds(&reply.headers);
-    let html = is_html(reply);
-    let success = (200..300).contains(&reply.status);
-    let answer = if success && html { Answer::Foreign } else { Answer::Status { code: reply.status, retry_after } };
-    let trouble = match reply.status {
-        _ if html => Some(trouble(
-            "html",
-            format!("status {} with a page of HTML: that was not Datadog", reply.status),
-            "look for a proxy or a login page between here and the intake, and check datadog.url",
-        )),
-        200..=299 => None,
-        401 | 403 => Some(trouble(
-            "key_refused",
-            format!("status {}: the API key was refused", reply.status),
-            "check the key (datadog.api_key_file or DD_API_KEY), and that it belongs to datadog.site",
-        )),
-        404 => Some(trouble(
-            "not_found",
-            "status 404: this address is no Datadog intake".to_owned(),
-            "check datadog.site (us3, us5, eu, ap1 … have their own) and datadog.url",
-        )),
-        300..=399 => Some(trouble(
-            "redirected",
-            format!("status {}: redirects are not followed, they would carry the key elsewhere", reply.status),
-            "check datadog.url, and for a proxy in between",
-        )),
-        413 => Some(trouble(
-            "too_large",
-            "status 413: a payload was too large".to_owned(),
-            "nothing to do: it is cut in two",
-        )),
-        400 => Some(trouble(
-            "bad_request",
-            "status 400: the intake does not understand a payload, which was dropped".to_owned(),
-            "update oomwatch; if it is the newest, report it",
-        )),
-        status => Some(trouble(
-            "unwell",
-            format!("status {status}: the intake is unwell or busy"),
-            "nothing to do but wait; see status.datadoghq.com",
-        )),
-    };
-    Outcome { answer, trouble }
-}
-
-fn judge_fault(error: &BoxError) -> Outcome {
-    if error.is::<tower::timeout::error::Elapsed>() {
-        let trouble =
-            trouble("timeout", "no answer in time".to_owned(), "check egress rules, DNS and the proxy (HTTPS_PROXY)");
-        return Outcome { answer: Answer::Timeout, trouble: Some(trouble) };
-    }
-    let trouble = match tls_fault(error.as_ref()) {
-        Some(why) => trouble(
-            "tls",
-            format!("TLS failed: {why}"),
-            "for an inspecting proxy or a private CA set datadog.ca_file; check the container's clock",
-        ),
-        None => trouble("unreachable", chain(error.as_ref()), "check egress rules, DNS and the proxy (HTTPS_PROXY)"),
-    };
-    Outcome { answer: Answer::Transport, trouble: Some(trouble) }
-}
-
-fn no_key() -> Trouble {
-    trouble("no_key", "there is no API key yet".to_owned(), "set datadog.api_key_file or DD_API_KEY")
-}
-
-fn trouble(reason: &'static str, why: String, fix: &'static str) -> Trouble {
-    Trouble { reason, why, fix }
-}
-
-/// Seconds only: Datadog sends no dates, and a date would need its clock.
-fn seconds(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-fn is_html(reply: &Reply) -> bool {
-    let typed = reply
-        .headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|it| it.contains("text/html"));
-    typed || reply.body.trim_ascii_start().starts_with(b"<")
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source())
-}
-
-/// The TLS error inside. An `io::Error` hides what it wraps from its own `source`, and here one wraps another.
-fn tls_fault(error: &(dyn Error + 'static)) -> Option<String> {
-    causes(error).find_map(|cause| {
-        let unwrapped = std::iter::successors(Some(cause), |cause| {
-            let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
-            Some(inner as &(dyn Error + 'static))
-        });
-        unwrapped.filter_map(|it| it.downcast_ref::<rustls::Error>()).next().map(ToString::to_string)
-    })
-}
-
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut words: Vec<String> = causes(error).map(ToString::to_string).collect();
-    words.dedup();
-    words.join(": ")
-}
-
 #[cfg(test)]
 mod tests {
+    use hyper::body::Frame;
+
     use super::*;
 
-    fn reply(status: u16, header: Option<(&'static str, &'static str)>, body: &'static str) -> Reply {
-        let mut headers = HeaderMap::new();
-        if let Some((name, value)) = header {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        Reply { status, headers, body: Bytes::from_static(body.as_bytes()) }
+    /// An endless body, a kibibyte a frame, that counts what is asked of it.
+    fn endless(asked: &std::cell::Cell<usize>) -> impl Body<Data = Bytes> + Unpin {
+        let frames = std::iter::repeat_with(move || {
+            asked.set(asked.get() + 1);
+            Ok::<_, BoxError>(Frame::data(Bytes::from_static(&[b'x'; 1_024])))
+        });
+        http_body_util::StreamBody::new(futures_util::stream::iter(frames))
     }
 
-    fn check(reply: &Reply, answer: Answer, reason: Option<&str>) {
-        let outcome = judge(reply);
-        assert_eq!((outcome.answer, outcome.trouble.map(|it| it.reason)), (answer, reason));
+    #[tokio::test]
+    async fn four_kibibytes_of_an_answer_are_read_and_no_frame_more() {
+        let asked = std::cell::Cell::new(0);
+        let reply = read(Response::new(endless(&asked))).await.unwrap();
+        assert_eq!((reply.body.len(), asked.get()), (MAX_REPLY, 4));
     }
 
-    #[test]
-    fn answers_are_named_by_what_is_wrong() {
-        check(&reply(202, None, "{}"), Answer::status(202), None);
-        check(&reply(403, None, "{}"), Answer::status(403), Some("key_refused"));
-        check(&reply(404, None, ""), Answer::status(404), Some("not_found"));
-        check(&reply(302, Some(("location", "http://x")), ""), Answer::status(302), Some("redirected"));
-        check(&reply(503, None, ""), Answer::status(503), Some("unwell"));
-    }
-
-    #[test]
-    fn a_page_of_html_is_not_datadog_even_with_success() {
-        check(&reply(200, None, "\n<html>"), Answer::Foreign, Some("html"));
-        check(&reply(200, Some(("content-type", "text/html; charset=utf-8")), ""), Answer::Foreign, Some("html"));
-        check(&reply(403, None, "<!doctype html>"), Answer::status(403), Some("html"));
-    }
-
-    #[test]
-    fn retry_after_is_read_in_seconds() {
-        let with = |value| judge(&reply(429, Some(("retry-after", value)), "")).answer;
-        assert_eq!(with("7"), Answer::Status { code: 429, retry_after: Some(Duration::from_secs(7)) });
-        assert_eq!(with("Wed, 21 Oct 2026 07:28:00 GMT"), Answer::status(429));
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_comes_leaves_the_status() {
+        let never = futures_util::stream::pending::<Result<Frame<Bytes>, BoxError>>();
+        let mut response = Response::new(http_body_util::StreamBody::new(never));
+        *response.status_mut() = hyper::StatusCode::ACCEPTED;
+        let begun = tokio::time::Instant::now();
+        assert_eq!(read(response).await.unwrap().status, 202);
+        assert_eq!(begun.elapsed(), BODY_TIME);
     }
 }

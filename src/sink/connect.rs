@@ -10,54 +10,33 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::tunnel::Tunnel;
+use crate::secret::Secret;
+
 /// Time to a TCP connection; the request's own limit covers the rest.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Which proxy leads to HTTPS hosts, and which hosts are reached without it.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxy {
     /// `http://[user:password@]host:port`; `None` goes straight.
-    pub https: Option<String>,
+    pub https: Option<Secret>,
     /// Hosts, domains and networks, separated by commas.
     pub no: String,
 }
 
-impl std::fmt::Debug for Proxy {
-    /// Without the address: it may hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Proxy").field("https", &self.https.is_some()).field("no", &self.no).finish()
-    }
-}
-
 impl Proxy {
-    /// Datadog's variables before everybody's: `DD_PROXY_HTTPS`, `DD_PROXY_NO_PROXY` (spaces or commas), `HTTPS_PROXY`,
-    /// `NO_PROXY`.
-    pub fn from_env() -> Proxy {
-        Proxy::from(|name| std::env::var(name).ok())
-    }
-
-    fn from(variable: impl Fn(&str) -> Option<String>) -> Proxy {
-        let first =
-            |names: &[&str]| names.iter().find_map(|name| variable(name).filter(|value| !value.trim().is_empty()));
-        let no = first(&["DD_PROXY_NO_PROXY", "NO_PROXY", "no_proxy"]).unwrap_or_default();
-        Proxy {
-            https: first(&["DD_PROXY_HTTPS", "HTTPS_PROXY", "https_proxy"]),
-            no: no.split([' ', ',']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(","),
-        }
-    }
-
     /// The proxy for this address, if there is one.
     fn towards(&self, address: &Uri) -> Result<Option<Intercept>, String> {
         let Some(https) = &self.https else {
             return Ok(None);
         };
-        let matcher = Matcher::builder().https(https.as_str()).no(self.no.as_str()).build();
+        let matcher = Matcher::builder().https(https.expose()).no(self.no.as_str()).build();
         match matcher.intercept(address) {
             Some(proxy) if proxy.uri().scheme_str() != Some("http") => {
                 Err("the HTTPS proxy must be given as http://host:port (it carries a tunnel; TLS to the proxy is not supported)".to_owned())
@@ -70,7 +49,8 @@ impl Proxy {
 /// A connector, straight or through a tunnel.
 pub(super) enum Connector {
     Direct(HttpsConnector<HttpConnector>),
-    Tunnel(HttpsConnector<Tunnel<HttpConnector>>),
+    /// With the proxy's host and port.
+    Tunnel(HttpsConnector<Tunnel>, String),
 }
 
 /// # Errors
@@ -86,13 +66,9 @@ pub(super) fn connector(base: &Uri, ca_file: Option<&Path>, proxy: &Proxy) -> Re
     Ok(match proxy.towards(base)? {
         None => Connector::Direct(builder.wrap_connector(http)),
         Some(proxy) => {
-            let tunnel = Tunnel::new(proxy.uri().clone(), http);
-            // Credentials go to the proxy and nowhere else.
-            let tunnel = match proxy.basic_auth() {
-                Some(auth) => tunnel.with_auth(auth.clone()),
-                None => tunnel,
-            };
-            Connector::Tunnel(builder.wrap_connector(tunnel))
+            let tunnel = Tunnel::new(proxy.uri().clone(), proxy.basic_auth().cloned(), http);
+            let name = tunnel.name();
+            Connector::Tunnel(builder.wrap_connector(tunnel), name)
         }
     })
 }
@@ -139,8 +115,8 @@ fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
 mod tests {
     use super::*;
 
-    fn proxy(pairs: &[(&str, &str)]) -> Proxy {
-        Proxy::from(|name| pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.to_owned()))
+    fn proxy(https: &str, no: &str) -> Proxy {
+        Proxy { https: Some(Secret::new(https)), no: no.to_owned() }
     }
 
     #[test]
@@ -155,26 +131,18 @@ mod tests {
     }
 
     #[test]
-    fn datadogs_proxy_variables_win() {
-        let both = proxy(&[("DD_PROXY_HTTPS", "http://dd:1"), ("HTTPS_PROXY", "http://x:2"), ("NO_PROXY", "a, b")]);
-        assert_eq!(both, Proxy { https: Some("http://dd:1".to_owned()), no: "a,b".to_owned() });
-        assert_eq!(proxy(&[("https_proxy", "http://x:2"), ("DD_PROXY_NO_PROXY", "a b")]).no, "a,b");
-        assert_eq!(proxy(&[]), Proxy::default());
-    }
-
-    #[test]
     fn hosts_of_no_proxy_go_straight_and_tls_to_a_proxy_is_refused() {
         let to = |proxy: &Proxy, address: &str| proxy.towards(&address.parse().unwrap()).map(|it| it.is_some());
-        let plain = proxy(&[("HTTPS_PROXY", "http://p:1"), ("NO_PROXY", "datadoghq.eu")]);
+        let plain = proxy("http://p:1", "datadoghq.eu");
         assert_eq!(to(&plain, "https://api.datadoghq.com"), Ok(true));
         assert_eq!(to(&plain, "https://api.datadoghq.eu"), Ok(false));
         assert_eq!(to(&plain, "http://127.0.0.1:1"), Ok(false));
-        assert!(to(&proxy(&[("HTTPS_PROXY", "https://p:1")]), "https://api.datadoghq.com").is_err());
+        assert!(to(&proxy("https://p:1", ""), "https://api.datadoghq.com").is_err());
     }
 
     #[test]
     fn a_proxys_password_is_not_shown() {
-        assert!(!format!("{:?}", proxy(&[("HTTPS_PROXY", "http://u:secret@p:1")])).contains("secret"));
+        assert!(!format!("{:?}", proxy("http://u:secret@p:1", "")).contains("secret"));
     }
 
     #[test]

@@ -15,11 +15,15 @@ use std::time::Duration;
 
 use cadence::MetricSink;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::agent_lines;
 
-/// How long a send to a Unix socket may wait for an Agent whose queue is full.
+/// How long a send to a Unix socket waits for an Agent whose queue is full. Once that was in vain the next ones do not wait,
+/// until one goes through: what a stuck Agent would get late is worth less than what comes now.
 const WRITE: Duration = Duration::from_secs(1);
+/// Between two look-ups of an Agent that refuses.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the Agent listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +62,10 @@ impl Address {
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub sent: AtomicU64,
+    /// Nobody takes datagrams there.
     pub unavailable: AtomicU64,
+    /// Somebody does, and had no room.
+    pub full: AtomicU64,
     /// Microseconds of rest after each datagram; written by the sink.
     pub delay: AtomicU64,
 }
@@ -69,10 +76,15 @@ enum Socket {
 }
 
 /// Only cadence's thread and, for a moment, a flush take the lock.
+#[derive(Default)]
 struct State {
     socket: Option<Socket>,
+    /// When it was opened, and the Agent's name with it looked up.
+    opened: Option<Instant>,
     /// Lines of the last datagram, of which no refusal has come back yet.
     unconfirmed: u64,
+    /// The last send found the Agent's queue full: the socket does not wait any more.
+    full: bool,
 }
 
 pub(super) struct DatagramSink {
@@ -84,15 +96,31 @@ pub(super) struct DatagramSink {
 /// The state is whole after each step: a panic between two cannot leave it half changed.
 impl RefUnwindSafe for DatagramSink {}
 
+impl State {
+    /// Whether the next send may wait for room.
+    fn be_patient(&mut self, patient: bool) {
+        if let Some(Socket::Unix(socket)) = &self.socket
+            && self.full == patient
+        {
+            // Failing to change it costs a wait of a second more, or a datagram that might have waited.
+            let _ = socket.set_nonblocking(!patient);
+        }
+        self.full = !patient;
+    }
+}
+
 impl DatagramSink {
     pub fn new(address: Address, tally: Arc<Tally>) -> DatagramSink {
-        DatagramSink { address, tally, state: Mutex::new(State { socket: None, unconfirmed: 0 }) }
+        DatagramSink { address, tally, state: Mutex::new(State::default()) }
     }
 
     fn send(&self, state: &mut State, datagram: &[u8]) -> io::Result<()> {
         let socket = match &mut state.socket {
             Some(socket) => socket,
-            none => none.insert(open(&self.address)?),
+            none => {
+                state.opened = Some(Instant::now());
+                none.insert(open(&self.address)?)
+            }
         };
         match (socket, &self.address) {
             (Socket::Udp(socket), _) => socket.send(datagram).map(drop),
@@ -108,6 +136,10 @@ impl DatagramSink {
     /// The datagram before this one was refused.
     fn refused(&self, state: &mut State) {
         self.tally.unavailable.fetch_add(std::mem::take(&mut state.unconfirmed), Relaxed);
+        // Behind a name there may be another address by now: the next send looks it up, once a second at most.
+        if state.opened.is_none_or(|at| at.elapsed() >= LOOK_UP_EVERY) {
+            state.socket = None;
+        }
     }
 }
 
@@ -123,11 +155,13 @@ impl MetricSink for DatagramSink {
         let lines = agent_lines::count(datagram);
         match &result {
             Ok(()) => state.unconfirmed = lines,
+            Err(error) if is_full(error) => _ = self.tally.full.fetch_add(lines, Relaxed),
             Err(_) => {
                 self.tally.unavailable.fetch_add(lines, Relaxed);
                 state.socket = None;
             }
         }
+        state.be_patient(!result.as_ref().is_err_and(is_full));
         drop(state);
         std::thread::sleep(Duration::from_micros(self.tally.delay.load(Relaxed)));
         result.map(|()| datagram.len())
@@ -149,6 +183,11 @@ impl MetricSink for DatagramSink {
         }
         Ok(())
     }
+}
+
+/// The Agent's queue, or the kernel's to it.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32)
 }
 
 fn is_refused(result: &io::Result<()>) -> bool {
@@ -213,6 +252,26 @@ mod tests {
         sink.emit("a:1|c").unwrap();
         sink.flush().unwrap();
         assert_eq!((tally.sent.load(Relaxed), tally.unavailable.load(Relaxed)), (0, 1));
+    }
+
+    #[test]
+    fn a_full_agent_is_waited_for_once_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dsd.socket");
+        let agent = UnixDatagram::bind(&path).unwrap();
+        let tally = Arc::new(Tally::default());
+        let sink = DatagramSink::new(Address::Unix(path), tally.clone());
+        let fits = std::iter::repeat_with(|| sink.emit("a:1|c\nb:1|c")).take_while(io::Result::is_ok).count() as u64;
+        let began = tokio::time::Instant::now();
+        for _ in 0..1_000 {
+            sink.emit("a:1|c").unwrap_err();
+        }
+        assert!(began.elapsed() < 100 * WRITE, "each of a thousand waited");
+        assert_eq!((tally.full.load(Relaxed), tally.unavailable.load(Relaxed)), (1_002, 0));
+        agent.recv(&mut [0; 64]).unwrap();
+        sink.emit("c:1|c").unwrap();
+        sink.flush().unwrap();
+        assert_eq!(tally.sent.load(Relaxed), 2 * fits + 1);
     }
 
     #[test]

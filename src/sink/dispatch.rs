@@ -1,23 +1,33 @@
-//! Decides what goes to the intake next and what becomes of it afterwards. Knows no network: the sink asks for an item, sends
-//! it, and tells the outcome.
+//! Decides what goes to the intake next and what becomes of it afterwards. Knows no network and no disk: the sink asks for an
+//! item and for a job, has them sent and done, and tells the outcome.
 //!
-//! Every point that comes in is at each moment in exactly one place: the queue, under way, delivered, or lost under a reason.
+//! Every point that comes in, or that an earlier process left on disk, is at each moment in exactly one place: the queue (in
+//! memory or on disk), under way, delivered, or lost under a reason.
 
+mod disk;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod model;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::breaker::Breaker;
-use super::client::{Outcome, Trouble};
 use super::complaints::Complaints;
-use super::ledger::{Ledger, Now};
+use super::inflow::Inflow;
+use super::ledger::{Ledger, Now, Waiting};
+use super::outcome::{Outcome, Trouble};
 use super::queue::{Item, Queue, points};
 use super::random;
+use super::spool::Spool;
 use crate::aggregate::Window;
-use crate::datadog::{self, Encoder, Endpoint, Payload, Policy, Verdict};
+use crate::datadog::{self, Answer, Encoder, Endpoint, Payload, Policy, Verdict};
 use crate::pipeline::Outgoing;
-use crate::snapshot::{DegradedView, OutputPart};
+use crate::snapshot::OutputPart;
 
 /// What the dispatch has to know.
 #[derive(Debug)]
@@ -27,6 +37,9 @@ pub(super) struct DispatchSettings {
     pub historical: bool,
     pub policy: Policy,
     pub max_memory: u64,
+    /// There is a folder for what waits; of at most `max_size`.
+    pub has_spool: bool,
+    pub max_size: u64,
     /// Between two tries with a key that was refused.
     pub hold: Duration,
 }
@@ -42,45 +55,37 @@ pub(super) struct Dispatch {
     key: Breaker,
     ledger: Ledger,
     complaints: Complaints,
+    spool: Spool,
     sequence: u64,
+    last_id: u64,
     under_way: UnderWay,
+    /// The end has come: what is left goes to disk at once.
+    draining: bool,
     inflow: Inflow,
 }
 
+/// As many as the sink has places for.
 #[derive(Debug, Default)]
 struct UnderWay {
+    items: HashMap<u64, Item>,
     bytes: u64,
     points: u64,
-}
-
-/// Bytes of payloads a second, smoothed over the last windows: how long the memory will do in an outage.
-#[derive(Debug, Default)]
-struct Inflow {
-    last: Option<Instant>,
-    per_second: Option<f64>,
-}
-
-impl Inflow {
-    fn add(&mut self, bytes: u64, now: Instant) {
-        if let Some(last) = self.last.replace(now) {
-            let seconds = now.saturating_duration_since(last).as_secs_f64().max(0.1);
-            let rate = bytes as f64 / seconds;
-            self.per_second = Some(self.per_second.map_or(rate, |old| old + 0.3 * (rate - old)));
-        }
-    }
 }
 
 impl Dispatch {
     pub fn new(settings: DispatchSettings) -> Dispatch {
         Dispatch {
             queue: Queue::new(settings.max_memory),
+            spool: Spool::new(settings.has_spool, settings.max_size),
             settings,
             breakers: Default::default(),
             key: Breaker::default(),
             ledger: Ledger::new("intake", "I4"),
             complaints: Complaints::default(),
             sequence: 0,
+            last_id: 0,
             under_way: UnderWay::default(),
+            draining: false,
             inflow: Inflow::default(),
         }
     }
@@ -99,6 +104,7 @@ impl Dispatch {
 
     fn accept_window(&mut self, window: &Window, now: Now) {
         self.ledger.take((window.points.len() + window.sketches.len()) as u64);
+        self.spool.stamp = window.partial.filter(|_| self.settings.has_spool).or(self.spool.stamp);
         let encoded = self.settings.encoder.encode(window, now.wall as i64);
         for (refused, n) in encoded.refused {
             self.lose(refused.label(), n, now);
@@ -111,19 +117,30 @@ impl Dispatch {
     }
 
     fn enqueue(&mut self, payload: Payload, now: Now) {
-        self.sequence += 1;
-        let item = Item { payload, sequence: self.sequence, tried: false };
+        // Above all that an earlier process numbered, unless the clock was set back; then above all that was found.
+        self.sequence = (self.sequence + 1).max((now.wall * 1e6) as u64);
+        let item = Item::new(self.next_id(), payload, self.sequence, now.tick);
         self.put(item, now);
     }
 
-    fn put(&mut self, item: Item, now: Now) {
-        for gone in self.queue.push(item, self.under_way.bytes) {
-            self.give_up(&gone, "queue_full", now);
-        }
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
     }
 
-    /// The next item to send, now under way. `pressing_only`: all places but the one kept for urgent events are taken.
-    pub fn next(&mut self, pressing_only: bool, now: Now) -> Option<Item> {
+    fn put(&mut self, mut item: Item, now: Now) {
+        if item.file().is_some() {
+            item.payload.body.clear();
+        }
+        for gone in self.queue.push(item) {
+            self.give_up(&gone, "queue_full", now);
+        }
+        self.bound_memory(now);
+    }
+
+    /// The next payload to send, now under way, by the number of its item. `pressing_only`: all places but the one kept for
+    /// urgent events are taken.
+    pub fn next(&mut self, pressing_only: bool, now: Now) -> Option<(u64, Payload)> {
         let key_open = self.key.may_send(now.tick);
         let breakers = &self.breakers;
         let mut item =
@@ -134,15 +151,19 @@ impl Dispatch {
         if key_open {
             self.key.sending();
         }
-        item.tried = true;
-        self.under_way.bytes += item.payload.body.len() as u64;
+        (item.tried, item.doubtful) = (true, true);
+        self.under_way.bytes += item.length;
         self.under_way.points += points(&item);
-        Some(item)
+        let next = (item.id, item.payload.clone());
+        self.under_way.items.insert(item.id, item);
+        Some(next)
     }
 
     /// What became of an item that was under way. True when the key was refused, so that it is read again.
-    pub fn settle(&mut self, item: Item, outcome: &Outcome, now: Now) -> bool {
-        self.landed(&item);
+    pub fn settle(&mut self, id: u64, outcome: &Outcome, now: Now) -> bool {
+        let Some(mut item) = self.landed(id) else { return false };
+        // A status is a word on whether it was taken; silence is none.
+        item.doubtful = !matches!(outcome.answer, Answer::Status { .. });
         if let Some(trouble) = &outcome.trouble {
             self.complain(trouble, now);
         }
@@ -180,6 +201,28 @@ impl Dispatch {
         self.answered(item.payload.endpoint);
         self.ledger.deliver(points(item));
         self.ledger.succeed(now);
+        if item.again && item.payload.endpoint == Endpoint::Sketches {
+            self.ledger.redeliver(item.payload.points);
+        }
+        self.forget(item);
+    }
+
+    /// The item is settled: its file is of no use any more.
+    fn forget(&mut self, item: &Item) {
+        if let Some(file) = item.file() {
+            self.spool.remove(file);
+        }
+    }
+
+    /// Changes an item, wherever it is.
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Item)) -> bool {
+        match self.under_way.items.get_mut(&id) {
+            Some(item) => {
+                change(item);
+                true
+            }
+            None => self.queue.change(id, change),
+        }
     }
 
     /// A failure of the endpoint says nothing of the key; a probe of the key that ended so may be repeated.
@@ -201,48 +244,54 @@ impl Dispatch {
         match datadog::split(&item.payload) {
             Some((left, right)) => {
                 for payload in [left, right] {
-                    self.put(Item { payload, ..item.clone() }, now);
+                    let half = Item::new(self.next_id(), payload, item.sequence, item.since);
+                    self.put(Item { tried: true, again: item.again, ..half }, now);
                 }
+                self.forget(item);
             }
             None => self.give_up(item, "http_413_single", now),
         }
     }
 
     /// Nothing was learned from sending this item, which goes back: its key was replaced meanwhile, or the end came.
-    pub fn come_back(&mut self, item: Item, now: Now) {
-        self.landed(&item);
+    pub fn come_back(&mut self, id: u64, now: Now) {
+        let Some(item) = self.landed(id) else { return };
         self.breakers[item.payload.endpoint as usize].undecided();
         self.key.undecided();
         self.put(item, now);
     }
 
     /// The task that carried an item broke; the item goes back, and its endpoint rests for a moment.
-    pub fn broke(&mut self, item: Item, now: Now) {
-        self.landed(&item);
+    pub fn broke(&mut self, id: u64, now: Now) {
+        let Some(item) = self.landed(id) else { return };
         self.key_answered(item.payload.endpoint, now, self.settings.policy.base);
         self.put(item, now);
     }
 
-    fn landed(&mut self, item: &Item) {
-        self.under_way.bytes -= item.payload.body.len() as u64;
-        self.under_way.points -= points(item);
+    fn landed(&mut self, id: u64) -> Option<Item> {
+        let item = self.under_way.items.remove(&id)?;
+        self.under_way.bytes -= item.length;
+        self.under_way.points -= points(&item);
+        Some(item)
     }
 
-    /// Drops what became too old while it waited.
+    /// Once a second: drops what became too old while it waited.
     pub fn expire(&mut self, now: Now) {
         let policies = Endpoint::ALL.map(|endpoint| self.policy(endpoint));
-        let gone = self.queue.remove(|payload| age(payload, now) > policies[payload.endpoint as usize].max_age);
+        let gone = self.queue.remove(|item| age(&item.payload, now) > policies[item.payload.endpoint as usize].max_age);
         for item in gone {
             self.give_up(&item, "too_old", now);
         }
+        // A disk that has begun to hang takes nothing more, and nobody else would notice.
+        self.bound_memory(now);
     }
 
-    /// Drops all that waits: the end has come.
+    /// Drops all that waits in memory alone: the end has come. What is on disk is there for the next start.
     pub fn abandon(&mut self, now: Now) {
-        for item in self.queue.remove(|_| true) {
+        for item in self.queue.remove(|item| item.file().is_none()) {
             self.give_up(&item, "shutdown", now);
         }
-        info!("the intake sink ends: {}", self.ledger);
+        info!("the intake sink ends: {}, {} left on disk", self.ledger, self.queue.points());
     }
 
     /// There is another key: what was held may go at once.
@@ -251,8 +300,9 @@ impl Dispatch {
         self.key.success();
     }
 
-    /// Ends all waiting, for the last try before the end.
-    pub fn try_now(&mut self, now: Now) {
+    /// Ends all waiting, for the last try before the end, and has what is left written to disk.
+    pub fn drain(&mut self, now: Now) {
+        self.draining = true;
         for breaker in self.breakers.iter_mut().chain([&mut self.key]) {
             breaker.try_now(now.tick);
         }
@@ -269,14 +319,22 @@ impl Dispatch {
     }
 
     pub fn publish(&self, now: Now) -> OutputPart {
-        let bytes = self.queue.bytes() + self.under_way.bytes;
-        self.ledger.publish(self.queue.points() + self.under_way.points, bytes, self.outage_seconds_left(bytes), now)
+        let waiting = Waiting {
+            points: self.queue.points() + self.under_way.points,
+            bytes: self.queue.bytes() + self.under_way.bytes,
+            outage_seconds_left: self.outage_seconds_left(),
+            disk_bytes: self.spool.bytes(),
+            spool: self.spool.state(),
+        };
+        let mut part = self.ledger.publish(waiting, now);
+        part.degraded.extend(self.spool.degraded());
+        part
     }
 
-    /// How long the memory would hold if nothing were taken from now on; never longer than points are worth keeping.
-    fn outage_seconds_left(&self, bytes: u64) -> Option<u64> {
-        let free = self.settings.max_memory.saturating_sub(bytes) as f64;
-        let inflow = self.inflow.per_second.filter(|rate| *rate > 0.0)?;
+    /// How long memory and disk would hold if nothing were taken from now on; never longer than points are worth keeping.
+    fn outage_seconds_left(&self) -> Option<u64> {
+        let free = (self.settings.max_memory.saturating_sub(self.memory()) + self.spool.free()) as f64;
+        let inflow = self.inflow.per_second()?;
         Some((free / inflow).min(self.settings.policy.max_age.as_secs_f64()) as u64)
     }
 
@@ -293,6 +351,7 @@ impl Dispatch {
             Endpoint::Events => self.lose_one("event_lost", reason, now),
             Endpoint::Checks => self.lose_one("check_lost", reason, now),
         }
+        self.forget(item);
     }
 
     fn lose(&mut self, reason: &'static str, n: u64, now: Now) {
@@ -309,12 +368,9 @@ impl Dispatch {
         }
     }
 
-    fn complain(&mut self, trouble: &Trouble, now: Now) {
-        self.ledger.degrade(DegradedView {
-            what: "Datadog intake".to_owned(),
-            why: trouble.why.clone(),
-            fix: trouble.fix.to_owned(),
-        });
+    /// Tells what is wrong: on the page until a success, and in the log.
+    pub fn complain(&mut self, trouble: &Trouble, now: Now) {
+        self.ledger.degrade(trouble.view());
         if let Some(times) = self.complaints.add(trouble.reason, 1, now.tick) {
             warn!(times, reason = trouble.reason, "Datadog intake: {}; {}", trouble.why, trouble.fix);
         }

@@ -1,7 +1,8 @@
-//! The sink to Datadog's intake: takes what the pipeline hands over, keeps it in memory, sends it over HTTPS.
+//! The sink to Datadog's intake: takes what the pipeline hands over, keeps it in memory or on disk, sends it over HTTPS.
 //!
-//! Glue between a dispatch, which knows what may go, and a client, which knows how. It takes the next window before it thinks
-//! of the network, so a slow intake never holds up the pipeline. When its input closes it goes on for [`Settings::drain`].
+//! Glue between a dispatch, which knows what may go, a client, which knows how, and a disk, which is worked on by one blocking
+//! job at a time. It takes the next window before it thinks of the network, so a slow intake never holds up the pipeline. When
+//! its input closes it goes on for [`Settings::drain`], or until all that cannot be sent is on disk.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,20 +12,27 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::error;
+use tracing::{error, info};
 
-use super::client::{Client, Outcome};
+use super::client::Client;
 use super::connect::Proxy;
 use super::dispatch::{Dispatch, DispatchSettings};
+use super::key::{Key, header};
 use super::ledger::Now;
-use super::queue::Item;
-use super::secret::{Key, Secret};
+use super::outcome::Outcome;
+use super::spool::disk::{Disk, Done, Found};
+use super::spool::storage::{Opener, opener};
 use crate::datadog::{Answer, Encoder, EncoderSettings, Policy};
 use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
-use crate::snapshot::OutputPart;
+use crate::secret::Secret;
+use crate::snapshot::{DegradedView, OutputPart};
+
+const VALIDATE: &str = "/api/v1/validate";
 
 /// Messages taken from the pipeline at once.
 const BATCH: usize = 64;
+/// How long an intake that fails is tried at the end, once all that waits is on disk.
+const LAST_TRIES: Duration = Duration::from_millis(1_500);
 
 /// How the intake sink works. [`Settings::new`] gives the defaults.
 #[derive(Clone, Debug)]
@@ -40,8 +48,12 @@ pub struct Settings {
     /// PEM, added to the roots that we carry.
     pub ca_file: Option<PathBuf>,
     pub proxy: Proxy,
-    /// Bytes of bodies that wait or are under way; over it the oldest go. Default 4 MiB.
+    /// Bytes of bodies that wait in memory or are under way; over it the oldest go, to disk where there is one. Default 4 MiB.
     pub max_memory: u64,
+    /// Folder for what cannot be sent at once (`spool.dir`); `None` keeps it in memory alone.
+    pub spool_dir: Option<PathBuf>,
+    /// Bytes of that folder, in whole blocks. Default 64 MiB.
+    pub max_size: u64,
     /// Series are kept and sent whatever their age (`datadog.historical`).
     pub historical: bool,
     /// Waits between tries, and the age (55 min) at which points are given up.
@@ -54,6 +66,8 @@ pub struct Settings {
     pub drain: Duration,
     pub stopped: StopTime,
     pub key_poll: Duration,
+    /// Between two questions whether the key is good; the first is asked at the start. The Agent asks as often.
+    pub key_check: Duration,
     /// Between two tries with a key that was refused.
     pub key_hold: Duration,
     pub wall_clock: WallClock,
@@ -69,6 +83,8 @@ impl Settings {
             ca_file: None,
             proxy: Proxy::default(),
             max_memory: 4 << 20,
+            spool_dir: None,
+            max_size: 64 << 20,
             historical: false,
             policy: Policy::default(),
             timeout: Duration::from_secs(20),
@@ -76,30 +92,28 @@ impl Settings {
             drain: Duration::from_secs(5),
             stopped: StopTime::default(),
             key_poll: Duration::from_secs(10),
+            key_check: Duration::from_secs(3_600),
             key_hold: Duration::from_secs(30),
             wall_clock,
         }
     }
 }
 
-/// What the intake says of the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyState {
-    Valid,
-    Invalid,
-    /// It could not be asked, in words: no reason to call the key bad.
-    Unknown(String),
-}
-
 /// An item under way, and the generation of the key it went with.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Carried {
-    item: Item,
+    item: u64,
     key: u64,
 }
 
-/// The sink, before it runs.
+/// What came back from the thread that works on the disk.
 #[derive(Debug)]
+enum DiskReply {
+    Opened(Result<(Disk, Found), String>),
+    Did(Disk, Done),
+}
+
+/// The sink, before it runs.
 pub struct Intake {
     client: Client,
     key: Key,
@@ -107,11 +121,28 @@ pub struct Intake {
     /// Items whose requests are under way, by the task that carries each. At most `concurrency` and one.
     carried: HashMap<Id, Carried>,
     flights: JoinSet<Outcome>,
+    /// The question whether the key is good: at most one.
+    question: JoinSet<Outcome>,
+    /// The reading of the key file: at most one.
+    key_read: JoinSet<Option<Secret>>,
+    /// How the spool's folder is opened; taken by the first job.
+    opener: Option<Opener>,
+    /// While no job has it.
+    disk: Option<Disk>,
+    /// The job that is being done: at most one.
+    disk_job: JoinSet<DiskReply>,
     concurrency: usize,
     drain: Duration,
     stopped: StopTime,
     key_poll: Duration,
+    key_check: Duration,
     wall_clock: WallClock,
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake").field("client", &self.client).field("dispatch", &self.dispatch).finish_non_exhaustive()
+    }
 }
 
 impl Intake {
@@ -121,7 +152,7 @@ impl Intake {
         if settings.api_key.is_empty() && settings.api_key_file.is_none() {
             return Err("an API key is needed: set datadog.api_key_file or DD_API_KEY".to_owned());
         }
-        if !settings.api_key.is_empty() && settings.api_key.header().is_none() {
+        if !settings.api_key.is_empty() && header(&settings.api_key).is_none() {
             return Err("the API key holds characters that cannot be sent: expected letters and digits".to_owned());
         }
         let concurrency = settings.concurrency.max(1);
@@ -130,7 +161,8 @@ impl Intake {
             settings.ca_file.as_deref(),
             &settings.proxy,
             settings.timeout,
-            concurrency + 1,
+            // One for urgent events, one for the question whether the key is good.
+            concurrency + 2,
         )?;
         let encoder = Encoder::new(EncoderSettings {
             hostname: settings.hostname.clone(),
@@ -143,6 +175,8 @@ impl Intake {
             historical: settings.historical,
             policy: settings.policy,
             max_memory: settings.max_memory,
+            has_spool: settings.spool_dir.is_some(),
+            max_size: settings.max_size,
             hold: settings.key_hold,
         });
         Ok(Intake {
@@ -151,60 +185,79 @@ impl Intake {
             dispatch,
             carried: HashMap::new(),
             flights: JoinSet::new(),
+            question: JoinSet::new(),
+            key_read: JoinSet::new(),
+            opener: settings.spool_dir.map(opener),
+            disk: None,
+            disk_job: JoinSet::new(),
             concurrency,
             drain: settings.drain,
             stopped: settings.stopped.clone(),
             key_poll: settings.key_poll,
+            key_check: settings.key_check,
             wall_clock: settings.wall_clock,
         })
     }
 
-    /// Asks whether the key is good, as `doctor` does.
-    pub async fn validate(&self) -> KeyState {
-        let outcome = self.client.clone().get("/api/v1/validate", self.key.header()).await;
-        match outcome.answer {
-            Answer::Status { code: 200, .. } => KeyState::Valid,
-            Answer::Status { code: 401 | 403, .. } => KeyState::Invalid,
-            _ => KeyState::Unknown(
-                outcome.trouble.map_or_else(|| "an odd answer".to_owned(), |it| format!("{}; {}", it.why, it.fix)),
-            ),
-        }
+    /// Asks whether the key is good, for `doctor`.
+    ///
+    /// # Errors
+    /// What stands in the way, and what to check.
+    pub async fn validate(&self) -> Result<(), DegradedView> {
+        let outcome = self.client.clone().get(VALIDATE, self.key.header()).await;
+        outcome.trouble.map_or(Ok(()), |trouble| Err(trouble.view()))
     }
 
-    /// Runs until the input closes and the rest is sent or given up.
+    /// Runs until the input closes and the rest is sent, on disk, or given up.
     pub async fn run(mut self, mut input: mpsc::Receiver<Outgoing>, status: watch::Sender<Arc<OutputPart>>) {
         let mut second = every(Duration::from_secs(1));
         let mut poll = every(self.key_poll);
+        let mut check = every(self.key_check);
         let mut batch = Vec::with_capacity(BATCH);
+        self.open_disk();
         loop {
             self.launch();
+            self.work_on_disk();
             self.publish(&status);
             let wake = self.wake();
             tokio::select! {
-                n = input.recv_many(&mut batch, BATCH) => if n == 0 { break } else { self.accept(&mut batch) },
-                Some(done) = self.flights.join_next_with_id() => self.settle(done).await,
+                n = input.recv_many(&mut batch, BATCH), if self.dispatch.has_room(self.now()) => {
+                    if n == 0 { break } else { self.accept(&mut batch) }
+                }
+                Some(done) = self.flights.join_next_with_id() => self.settle(done),
+                Some(done) = self.disk_job.join_next() => self.disk_returns(done),
                 () = sleep_until(wake) => {}
                 _ = second.tick() => self.dispatch.expire(self.now()),
-                _ = poll.tick() => self.refresh_key().await,
+                _ = poll.tick() => self.refresh_key(),
+                Some(read) = self.key_read.join_next() => self.take_key(read),
+                _ = check.tick() => self.ask(),
+                Some(Ok(outcome)) = self.question.join_next() => self.hear(&outcome),
             }
         }
         self.finish(&status).await;
     }
 
-    /// The last seconds: what waited for its turn is tried at once, and what is left in the end is counted.
+    /// The last seconds: what waited for its turn is tried at once, what cannot be sent goes to disk, and what is left in the
+    /// end is counted.
     async fn finish(mut self, status: &watch::Sender<Arc<OutputPart>>) {
         let end = self.stopped.get().copied().unwrap_or_else(Instant::now) + self.drain;
-        self.dispatch.try_now(self.now());
+        let tries_end = Instant::now() + LAST_TRIES;
+        self.dispatch.drain(self.now());
+        let mut tick = every(Duration::from_millis(100));
         while Instant::now() < end {
             self.launch();
+            self.work_on_disk();
             self.publish(status);
-            if self.dispatch.is_empty() && self.flights.is_empty() {
+            if self.flights.is_empty() && self.disk_job.is_empty() && self.may_leave(tries_end) {
                 break;
             }
             let wake = self.wake().min(end);
             tokio::select! {
-                Some(done) = self.flights.join_next_with_id() => self.settle(done).await,
+                Some(done) = self.flights.join_next_with_id() => self.settle(done),
+                Some(read) = self.key_read.join_next() => self.take_key(read),
+                Some(done) = self.disk_job.join_next() => self.disk_returns(done),
                 () = sleep_until(wake) => {}
+                _ = tick.tick() => {}
             }
         }
         self.flights.abort_all();
@@ -214,6 +267,50 @@ impl Intake {
         }
         self.dispatch.abandon(now);
         self.publish(status);
+    }
+
+    fn may_leave(&self, tries_end: Instant) -> bool {
+        self.dispatch.is_empty() || self.dispatch.may_leave(tries_end, self.now())
+    }
+
+    /// Starts the one job that may be open: reading what is in the folder, on a thread for blocking work.
+    fn open_disk(&mut self) {
+        if let Some(opener) = self.opener.take() {
+            self.disk_job
+                .spawn_blocking(move || DiskReply::Opened(Disk::open(opener).map_err(|fault| fault.to_string())));
+        }
+    }
+
+    fn work_on_disk(&mut self) {
+        let Some(mut disk) = self.disk.take() else { return };
+        match self.dispatch.job(self.now()) {
+            Some(job) => {
+                self.disk_job.spawn_blocking(move || {
+                    let done = disk.perform(job);
+                    DiskReply::Did(disk, done)
+                });
+            }
+            None => self.disk = Some(disk),
+        }
+    }
+
+    fn disk_returns(&mut self, reply: Result<DiskReply, JoinError>) {
+        let now = self.now();
+        match reply {
+            Ok(DiskReply::Opened(Ok((disk, found)))) => {
+                self.disk = Some(disk);
+                self.dispatch.opened(Ok(found), now);
+            }
+            Ok(DiskReply::Opened(Err(why))) => self.dispatch.opened(Err(why), now),
+            Ok(DiskReply::Did(disk, done)) => {
+                self.disk = Some(disk);
+                self.dispatch.job_done(done, now);
+            }
+            Err(broken) => {
+                error!("the work on the spool broke off by a defect of oomwatch: {broken}");
+                self.dispatch.lost_the_disk();
+            }
+        }
     }
 
     fn accept(&mut self, batch: &mut Vec<Outgoing>) {
@@ -228,15 +325,15 @@ impl Intake {
         let now = self.now();
         while self.flights.len() <= self.concurrency {
             let pressing_only = self.flights.len() == self.concurrency;
-            let Some(item) = self.dispatch.next(pressing_only, now) else {
+            let Some((item, payload)) = self.dispatch.next(pressing_only, now) else {
                 return;
             };
-            let task = self.flights.spawn(self.client.clone().send(item.payload.clone(), self.key.header()));
+            let task = self.flights.spawn(self.client.clone().send(payload, self.key.header()));
             self.carried.insert(task.id(), Carried { item, key: self.key.generation() });
         }
     }
 
-    async fn settle(&mut self, done: Result<(Id, Outcome), JoinError>) {
+    fn settle(&mut self, done: Result<(Id, Outcome), JoinError>) {
         let now = self.now();
         let (id, outcome) = match done {
             Ok((id, outcome)) => (id, Some(outcome)),
@@ -254,13 +351,40 @@ impl Intake {
             return self.dispatch.come_back(item, now);
         }
         if self.dispatch.settle(item, &outcome, now) {
-            self.refresh_key().await;
+            self.refresh_key();
         }
     }
 
-    async fn refresh_key(&mut self) {
-        if self.key.refresh().await {
+    /// Asks whether the key is good, beside everything else that goes on.
+    fn ask(&mut self) {
+        if self.question.is_empty() {
+            let (client, key) = (self.client.clone(), self.key.header());
+            self.question.spawn(async move { client.get(VALIDATE, key).await });
+        }
+    }
+
+    /// A wrong key or a wrong site is told before there is anything to send. Nothing is held for it: the answer to a payload
+    /// decides that, and an intake that cannot be asked is no reason to call the key bad.
+    fn hear(&mut self, outcome: &Outcome) {
+        match &outcome.trouble {
+            Some(trouble) => self.dispatch.complain(trouble, self.now()),
+            None => info!("the intake calls the API key good"),
+        }
+    }
+
+    /// Has the key file read, beside everything else: its volume may hang.
+    fn refresh_key(&mut self) {
+        if self.key_read.is_empty()
+            && let Some(read) = self.key.reader()
+        {
+            self.key_read.spawn_blocking(read);
+        }
+    }
+
+    fn take_key(&mut self, read: Result<Option<Secret>, JoinError>) {
+        if self.key.take(read.ok().flatten()) {
             self.dispatch.key_changed();
+            self.ask();
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::ledger::{Ledger, Now};
+use super::ledger::{Ledger, Now, Waiting};
 use crate::pipeline::{Outgoing, WallClock};
 use crate::snapshot::OutputPart;
 
@@ -24,7 +24,7 @@ impl Discard {
         let mut ledger = Ledger::new("none", "I4");
         loop {
             let now = Now { tick: Instant::now(), wall: (self.wall_clock)() };
-            status.send_replace(Arc::new(ledger.publish(0, 0, None, now)));
+            status.send_replace(Arc::new(ledger.publish(Waiting::default(), now)));
             let Some(outgoing) = input.recv().await else {
                 return;
             };

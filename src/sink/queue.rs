@@ -1,54 +1,136 @@
-//! Payloads that wait to be sent, bounded in bytes. Urgent ones go first, then the newest; the oldest go overboard.
+//! Payloads that wait to be sent, in memory or on disk. Urgent ones go first, then the newest; the oldest go overboard.
 //!
 //! Points go before events and checks, and those may fill only a part of the room: an app that sends an event for each request
-//! must not silence its own metrics. Newest first, because after an outage a live point is worth more than an old one, and every point is worth nothing after
-//! an hour.
+//! must not silence its own metrics. Newest first, because after an outage a live point is worth more than an old one, and every
+//! point is worth nothing after an hour. Bodies in memory are bounded here; who bounds the disk is the dispatch.
 
 use std::collections::VecDeque;
 
+use tokio::time::Instant;
+
 use crate::datadog::{Endpoint, Payload};
+
+/// Where an item is, while it waits or is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Memory,
+    /// In memory, and being written to this file.
+    Writing(u64),
+    /// In this file; its body is in memory only while it is about to be sent.
+    Disk(u64),
+}
 
 /// A payload with its place in the line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Item {
+    /// Of this item alone, for as long as the process lives.
+    pub id: u64,
+    /// Its body is empty while it is on disk only.
     pub payload: Payload,
+    /// Bytes of its body, wherever that is.
+    pub length: u64,
     /// Grows with each payload that comes in; halves keep the number of the whole.
     pub sequence: u64,
+    pub since: Instant,
     /// It has been sent at least once.
     pub tried: bool,
+    /// It was sent, and nobody said that it was not taken.
+    pub doubtful: bool,
+    /// The process before us may have delivered it.
+    pub again: bool,
+    pub place: Place,
+    /// Its body is being read.
+    pub loading: bool,
+    pub misreads: u8,
 }
 
 impl Item {
+    pub fn new(id: u64, payload: Payload, sequence: u64, since: Instant) -> Item {
+        let length = payload.body.len() as u64;
+        let place = Place::Memory;
+        Item {
+            id,
+            payload,
+            length,
+            sequence,
+            since,
+            tried: false,
+            doubtful: false,
+            again: false,
+            place,
+            loading: false,
+            misreads: 0,
+        }
+    }
+
     /// Urgent and never tried: goes out even where the endpoint is blocked.
     pub fn is_pressing(&self) -> bool {
         self.payload.urgent && !self.tried
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.payload.body.len() as u64 == self.length
+    }
+
+    pub fn file(&self) -> Option<u64> {
+        if let Place::Disk(file) = self.place { Some(file) } else { None }
+    }
+
+    fn in_memory(&self) -> u64 {
+        self.payload.body.len() as u64
     }
 }
 
 /// Events and checks of the app hold at most this part of the room.
 const OTHERS: u64 = 4;
 
-/// Holds at most `max_bytes` of bodies, with those under way, which the caller tells.
+/// Holds at most `max_memory` of bodies in memory, with those under way, which the caller tells; more only while the caller
+/// says that they are about to be written.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// In order of `sequence`.
     urgent: VecDeque<Item>,
     /// In order of `sequence`.
     backlog: VecDeque<Item>,
+    /// Bodies in memory.
+    memory: u64,
+    /// All bodies.
     bytes: u64,
     /// Of `bytes`, what events and checks of the backlog take.
     others: u64,
     points: u64,
-    max_bytes: u64,
+    max_memory: u64,
+    /// Memory and disk together.
+    room: u64,
 }
 
 impl Queue {
-    pub fn new(max_bytes: u64) -> Queue {
-        Queue { urgent: VecDeque::new(), backlog: VecDeque::new(), bytes: 0, others: 0, points: 0, max_bytes }
+    pub fn new(max_memory: u64) -> Queue {
+        Queue {
+            urgent: VecDeque::new(),
+            backlog: VecDeque::new(),
+            memory: 0,
+            bytes: 0,
+            others: 0,
+            points: 0,
+            max_memory,
+            room: max_memory,
+        }
     }
 
+    /// There is a disk of so many bytes as well.
+    pub fn extend_room(&mut self, bytes: u64) {
+        self.room = self.max_memory.saturating_add(bytes);
+    }
+
+    /// Bytes of all bodies.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of the bodies in memory.
+    pub fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// Points of series and sketches; events and checks are not counted here.
@@ -60,24 +142,20 @@ impl Queue {
         self.urgent.is_empty() && self.backlog.is_empty()
     }
 
-    /// Takes an item in at its place and returns what had to go for it. `under_way` are bytes on their way out.
-    pub fn push(&mut self, item: Item, under_way: u64) -> Vec<Item> {
-        self.bytes += item.payload.body.len() as u64;
-        self.others += others(&item);
-        self.points += points(&item);
+    pub fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.urgent.iter().chain(&self.backlog)
+    }
+
+    /// Takes an item in at its place and returns the events and checks that had to go because they fill their part.
+    pub fn push(&mut self, item: Item) -> Vec<Item> {
+        self.add(&item);
         let line = if item.payload.urgent { &mut self.urgent } else { &mut self.backlog };
-        let place = line.partition_point(|other| other.sequence <= item.sequence);
+        let place = line.partition_point(|other| (other.sequence, other.id) <= (item.sequence, item.id));
         line.insert(place, item);
         let mut gone = Vec::new();
-        while self.others > self.max_bytes / OTHERS {
-            let oldest = self.backlog.iter().position(|item| others(item) > 0).and_then(|at| self.backlog.remove(at));
-            match oldest {
-                Some(item) => gone.push(self.out(item)),
-                None => break,
-            }
-        }
-        while self.bytes + under_way > self.max_bytes {
-            match self.backlog.pop_front().or_else(|| self.urgent.pop_front()) {
+        while self.others > self.room / OTHERS {
+            let oldest = self.backlog.iter().position(|item| others(item) > 0 && !item.loading);
+            match oldest.and_then(|at| self.backlog.remove(at)) {
                 Some(item) => gone.push(self.out(item)),
                 None => break,
             }
@@ -85,35 +163,139 @@ impl Queue {
         gone
     }
 
-    /// The next item that may go: an urgent one, else the newest points, else the newest of the rest, of endpoints that are open.
-    pub fn take(&mut self, pressing_only: bool, may_send: impl Fn(Endpoint) -> bool) -> Option<Item> {
-        let open = |item: &Item| may_send(item.payload.endpoint);
-        let urgent = self.urgent.iter().position(|item| item.is_pressing() || (!pressing_only && open(item)));
-        if let Some(item) = urgent.and_then(|place| self.urgent.remove(place)) {
+    /// Takes in all that an earlier process left.
+    pub fn restore(&mut self, items: Vec<Item>) {
+        for item in items {
+            self.add(&item);
+            let line = if item.payload.urgent { &mut self.urgent } else { &mut self.backlog };
+            line.push_back(item);
+        }
+        for line in [&mut self.urgent, &mut self.backlog] {
+            line.make_contiguous().sort_by_key(|item| (item.sequence, item.id));
+        }
+    }
+
+    /// Brings memory under its bound, unless what is in it is about to be written: first what is on disk as well lets go of
+    /// its body, then the oldest go and are returned. `under_way` are bytes on their way out.
+    pub fn shrink(&mut self, under_way: u64, to_be_written: bool) -> Vec<Item> {
+        let mut gone = Vec::new();
+        if to_be_written {
+            return gone;
+        }
+        let mut at = 0;
+        while self.memory + under_way > self.max_memory && at < self.backlog.len() {
+            let item = &mut self.backlog[at];
+            // One alone may be larger than the bound, and must go out all the same.
+            if item.file().is_some() && item.in_memory() < self.memory + under_way {
+                self.memory -= item.in_memory();
+                item.payload.body.clear();
+            }
+            at += 1;
+        }
+        while self.memory + under_way > self.max_memory {
+            let in_memory = |item: &Item| item.file().is_none();
+            let oldest = self.backlog.iter().position(in_memory).and_then(|at| self.backlog.remove(at));
+            let oldest = oldest.or_else(|| {
+                let at = self.urgent.iter().position(in_memory)?;
+                self.urgent.remove(at)
+            });
+            match oldest {
+                Some(item) => gone.push(self.out(item)),
+                None => break,
+            }
+        }
+        gone
+    }
+
+    /// Removes the oldest on disk that was there before `sequence` and is not urgent; for an urgent one that needs the room,
+    /// any that is not, or an older urgent one.
+    pub fn evict(&mut self, sequence: u64, for_urgent: bool) -> Option<Item> {
+        let on_disk = |item: &Item| item.file().is_some() && !item.loading;
+        let plain = self.backlog.iter().position(|item| on_disk(item) && (for_urgent || item.sequence < sequence));
+        if let Some(item) = plain.and_then(|at| self.backlog.remove(at)) {
             return Some(self.out(item));
+        }
+        let urgent = self.urgent.iter().position(|item| for_urgent && on_disk(item) && item.sequence < sequence)?;
+        let item = self.urgent.remove(urgent)?;
+        Some(self.out(item))
+    }
+
+    /// The next item in memory that may go: an urgent one, else the newest points, else the newest of the rest, of endpoints
+    /// that are open.
+    pub fn take(&mut self, pressing_only: bool, may_send: impl Fn(Endpoint) -> bool) -> Option<Item> {
+        let loaded = |item: &Item| item.is_loaded();
+        let item = match self.place_of_next(pressing_only, &may_send, loaded)? {
+            (true, at) => self.urgent.remove(at),
+            (false, at) => self.backlog.remove(at),
+        }?;
+        Some(self.out(item))
+    }
+
+    /// The next item that may go, whose body has to be read first and has room; it is marked as being read.
+    pub fn load(&mut self, room: u64, may_send: impl Fn(Endpoint) -> bool) -> Option<&Item> {
+        let on_disk = |item: &Item| !item.is_loaded() && !item.loading && item.length <= room;
+        let item = match self.place_of_next(false, &may_send, on_disk)? {
+            (true, at) => &mut self.urgent[at],
+            (false, at) => &mut self.backlog[at],
+        };
+        item.loading = true;
+        Some(item)
+    }
+
+    /// Whether it is an urgent one, and where in its line.
+    fn place_of_next(
+        &self,
+        pressing_only: bool,
+        may_send: &impl Fn(Endpoint) -> bool,
+        fit: impl Fn(&Item) -> bool,
+    ) -> Option<(bool, usize)> {
+        let open = |item: &Item| fit(item) && may_send(item.payload.endpoint);
+        let pressing = |item: &Item| fit(item) && item.is_pressing();
+        if let Some(at) = self.urgent.iter().position(|item| pressing(item) || (!pressing_only && open(item))) {
+            return Some((true, at));
         }
         if pressing_only {
             return None;
         }
         let points = |item: &Item| item.payload.endpoint.carries_points() && open(item);
         let newest = self.backlog.iter().rposition(points).or_else(|| self.backlog.iter().rposition(open))?;
-        let item = self.backlog.remove(newest)?;
-        Some(self.out(item))
+        Some((false, newest))
+    }
+
+    /// Changes a waiting item; its body and its place may be other ones afterwards.
+    pub fn change(&mut self, id: u64, change: impl FnOnce(&mut Item)) -> bool {
+        let Some(item) = self.urgent.iter_mut().chain(&mut self.backlog).find(|item| item.id == id) else {
+            return false;
+        };
+        self.memory -= item.in_memory();
+        change(item);
+        self.memory += item.in_memory();
+        true
     }
 
     /// Removes and returns everything for which `gone` is true.
-    pub fn remove(&mut self, gone: impl Fn(&Payload) -> bool) -> Vec<Item> {
+    pub fn remove(&mut self, gone: impl Fn(&Item) -> bool) -> Vec<Item> {
         let mut removed = Vec::new();
         for line in [&mut self.urgent, &mut self.backlog] {
-            let (out, kept): (VecDeque<Item>, VecDeque<Item>) = line.drain(..).partition(|item| gone(&item.payload));
-            *line = kept;
-            removed.extend(out);
+            if line.iter().any(&gone) {
+                let (out, kept): (VecDeque<Item>, VecDeque<Item>) = line.drain(..).partition(&gone);
+                *line = kept;
+                removed.extend(out);
+            }
         }
         removed.into_iter().map(|item| self.out(item)).collect()
     }
 
+    fn add(&mut self, item: &Item) {
+        self.memory += item.in_memory();
+        self.bytes += item.length;
+        self.others += others(item);
+        self.points += points(item);
+    }
+
     fn out(&mut self, item: Item) -> Item {
-        self.bytes -= item.payload.body.len() as u64;
+        self.memory -= item.in_memory();
+        self.bytes -= item.length;
         self.others -= others(&item);
         self.points -= points(&item);
         item
@@ -126,104 +308,8 @@ pub(super) fn points(item: &Item) -> u64 {
 
 fn others(item: &Item) -> u64 {
     let other = !item.payload.urgent && !item.payload.endpoint.carries_points();
-    if other { item.payload.body.len() as u64 } else { 0 }
+    if other { item.length } else { 0 }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn item(sequence: u64, bytes: usize, urgent: bool, endpoint: Endpoint) -> Item {
-        let payload = Payload { endpoint, body: vec![0; bytes].into(), points: 2, created_at: 0, urgent };
-        Item { payload, sequence, tried: false }
-    }
-
-    fn series(sequence: u64) -> Item {
-        item(sequence, 10, false, Endpoint::Series)
-    }
-
-    fn sequences(items: &[Item]) -> Vec<u64> {
-        items.iter().map(|item| item.sequence).collect()
-    }
-
-    #[test]
-    fn urgent_goes_first_then_the_newest() {
-        let mut queue = Queue::new(1_000);
-        for sequence in 0..3 {
-            queue.push(series(sequence), 0);
-        }
-        queue.push(item(3, 10, true, Endpoint::Events), 0);
-        queue.push(series(4), 0);
-        let order: Vec<u64> = std::iter::from_fn(|| queue.take(false, |_| true)).map(|item| item.sequence).collect();
-        assert_eq!(order, [3, 4, 2, 1, 0]);
-        assert_eq!((queue.bytes(), queue.points()), (0, 0));
-    }
-
-    #[test]
-    fn an_app_that_floods_events_keeps_its_metrics() {
-        let mut queue = Queue::new(100);
-        queue.push(series(0), 0);
-        let mut gone = Vec::new();
-        for sequence in 1..20 {
-            gone.extend(queue.push(item(sequence, 10, false, Endpoint::Events), 0));
-        }
-        assert_eq!(sequences(&gone), (1..18).collect::<Vec<_>>(), "a quarter of the room holds two of them");
-        let order: Vec<u64> = std::iter::from_fn(|| queue.take(false, |_| true)).map(|item| item.sequence).collect();
-        assert_eq!(order, [0, 19, 18], "points first, though they are older");
-    }
-
-    #[test]
-    fn over_budget_the_oldest_that_is_not_urgent_goes() {
-        let mut queue = Queue::new(30);
-        queue.push(item(0, 10, true, Endpoint::Events), 0);
-        queue.push(series(1), 0);
-        queue.push(series(2), 0);
-        assert_eq!(sequences(&queue.push(series(3), 0)), [1]);
-        assert_eq!(sequences(&queue.push(series(4), 10)), [2, 3], "what is under way counts");
-        assert_eq!(queue.points(), 2);
-    }
-
-    #[test]
-    fn what_comes_back_takes_its_old_place() {
-        let mut queue = Queue::new(20);
-        queue.push(series(5), 0);
-        queue.push(series(6), 0);
-        assert_eq!(sequences(&queue.push(series(1), 0)), [1], "the oldest is what came back");
-    }
-
-    #[test]
-    fn a_blocked_endpoint_is_passed_over_unless_urgent_for_the_first_time() {
-        let mut queue = Queue::new(1_000);
-        queue.push(item(0, 1, false, Endpoint::Checks), 0);
-        queue.push(series(1), 0);
-        let mut pressing = item(2, 1, true, Endpoint::Events);
-        queue.push(pressing.clone(), 0);
-        let open = |endpoint| endpoint == Endpoint::Checks;
-        assert_eq!(queue.take(true, open).map(|item| item.sequence), Some(2));
-        pressing.tried = true;
-        queue.push(pressing, 0);
-        assert_eq!(queue.take(true, open), None);
-        assert_eq!(queue.take(false, open).map(|item| item.sequence), Some(0));
-        assert_eq!(queue.take(false, open), None);
-    }
-
-    proptest! {
-        #[test]
-        fn bytes_and_points_are_what_is_in_it(steps in prop::collection::vec((0_u8..3, 0_u64..50, 0_usize..40, any::<bool>()), 0..80)) {
-            let mut queue = Queue::new(200);
-            for (step, sequence, bytes, urgent) in steps {
-                match step {
-                    0 | 1 => { queue.push(item(sequence, bytes, urgent, Endpoint::Series), 0); }
-                    _ => { queue.take(false, |_| true); }
-                }
-                let all = || queue.urgent.iter().chain(&queue.backlog);
-                prop_assert_eq!(queue.bytes, all().map(|item| item.payload.body.len() as u64).sum::<u64>());
-                prop_assert_eq!(queue.points, all().map(points).sum::<u64>());
-                prop_assert!(queue.bytes <= 200);
-                prop_assert!(queue.backlog.iter().is_sorted_by_key(|item| item.sequence));
-            }
-        }
-    }
-}
+mod tests;

@@ -53,7 +53,11 @@ pub fn find(proc: &Path, table: &[Entry], wanted: &Wanted) -> Result<Found, Stri
         return asked(proc, table, wanted, own, &ancestors);
     }
     let ours = own.map_or_else(Vec::new, |own| tree(table, own));
-    let strangers = |entry: &&Entry| entry.lives && !ours.contains(&entry.pid) && !ancestors.contains(&entry.pid);
+    // Another oomwatch is no app: the doctor runs beside the sidecar.
+    let name = table.iter().find(|entry| Some(entry.pid) == own).map(|entry| &entry.name);
+    let family =
+        |entry: &Entry| ours.contains(&entry.pid) || ancestors.contains(&entry.pid) || Some(&entry.name) == name;
+    let strangers = |entry: &&Entry| entry.lives && !family(entry);
     let candidates: Vec<&Entry> = table.iter().filter(strangers).filter(|entry| !is_pause(proc, entry)).collect();
     if candidates.is_empty() {
         return Err("no process besides the sidecar's own can be seen".to_owned());

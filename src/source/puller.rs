@@ -77,8 +77,8 @@ impl Puller {
         self
     }
 
-    /// Answers requests, one after another, until nobody can send any.
-    pub async fn run(self, mut requests: mpsc::Receiver<PullRequest>) {
+    /// Answers requests, one after another, until nobody can send any. May be run again after a fault.
+    pub async fn run(&self, requests: &mut mpsc::Receiver<PullRequest>) {
         while let Some(PullRequest { kind, mut reply }) = requests.recv().await {
             let begun = Instant::now();
             tokio::select! {

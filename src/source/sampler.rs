@@ -85,21 +85,28 @@ pub enum Limit {
 pub struct Sampler {
     looker: Looker,
     interval: Duration,
+    began: Instant,
 }
 
 impl Sampler {
     pub fn new(settings: Settings) -> Sampler {
-        Sampler { interval: settings.interval, looker: Looker::new(settings) }
+        Sampler { interval: settings.interval, looker: Looker::new(settings), began: Instant::now() }
+    }
+
+    /// Readings tell their time since `began`, which is not this sampler's own start where another went before it.
+    #[must_use]
+    pub fn since(self, began: Instant) -> Sampler {
+        Sampler { began, ..self }
     }
 
     /// Sends an observation each tick until `stop`, or until nobody takes them any more.
     ///
     /// A tick that comes while the last look is still under way, or while the queue is full, is skipped.
     pub async fn run(self, out: mpsc::Sender<Observation>, mut pace: watch::Receiver<Pace>, stop: CancellationToken) {
-        let begun = Instant::now();
+        let begun = self.began;
         let (mut looker, mut interval) = (self.looker, self.interval);
         let mut death = None;
-        let mut next = begun;
+        let mut next = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -114,7 +121,13 @@ impl Sampler {
             }
             let looked_at = Instant::now();
             let at = looked_at - begun;
-            let Ok((returned, observation)) = tokio::task::spawn_blocking(move || look(looker, at)).await else {
+            let look = tokio::task::spawn_blocking(move || look(looker, at));
+            // A look that hangs ends with the process: the drain waits for what is sent, not for it.
+            let looked = tokio::select! {
+                looked = look => looked,
+                () = stop.cancelled() => return,
+            };
+            let Ok((returned, observation)) = looked else {
                 return;
             };
             looker = returned;

@@ -6,9 +6,9 @@
 #![allow(dead_code, reason = "each test crate uses its own part of the kit")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,8 +39,18 @@ pub enum Fault {
     Reset,
     /// A status with a body and its type.
     Reply(u16, &'static str, &'static str),
-    /// 500 and a body that drips for ever.
-    Drip,
+    /// A status and a body that drips for ever.
+    Drip(u16),
+    /// No answer at all, for ever.
+    Hang,
+    /// A status and the beginning of a body, then the end of the connection.
+    Cut(u16),
+    /// A status and so many bytes.
+    Flood(u16, u64),
+    /// A status and so many headers.
+    Headers(u16, usize),
+    /// A redirect to there.
+    Redirect(u16, String),
 }
 
 /// One request as it came.
@@ -70,6 +80,10 @@ pub struct Seen {
     pub requests: Vec<Recorded>,
     /// Broken rules of the real intake.
     pub violations: Vec<String>,
+    /// Questions whether a key is good, by the key; they stand in none of the others.
+    pub validated: Vec<String>,
+    /// Answers to those, before 200.
+    validate: Option<Fault>,
     /// Requests that came, answered or not yet.
     pub arrived: usize,
     /// One answer each, first come first served.
@@ -193,6 +207,11 @@ impl FakeIntake {
         self.seen.send_modify(|seen| seen.standing = fault);
     }
 
+    /// How the question whether the key is good is answered.
+    pub fn answer_validate(&self, fault: Option<Fault>) {
+        self.seen.send_modify(|seen| seen.validate = fault);
+    }
+
     pub fn take_only_key(&self, key: &str) {
         self.seen.send_modify(|seen| seen.key = Some(key.to_owned()));
     }
@@ -248,7 +267,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, see
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-type Body = BoxBody<Bytes, Infallible>;
+type Body = BoxBody<Bytes, std::io::Error>;
 
 async fn answer(request: Request<Incoming>, seen: watch::Sender<Seen>) -> Result<Response<Body>, std::io::Error> {
     let (head, body) = request.into_parts();
@@ -256,8 +275,17 @@ async fn answer(request: Request<Incoming>, seen: watch::Sender<Seen>) -> Result
     let headers: BTreeMap<String, String> =
         head.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned())).collect();
     let path = head.uri.path().to_owned();
-    let (body, mut violations) = decode(&path, &headers, &raw);
     let key = headers.get("dd-api-key").cloned().unwrap_or_default();
+    if path == "/api/v1/validate" {
+        let mut fault = None;
+        seen.send_modify(|seen| {
+            let right = seen.key.as_deref().is_none_or(|right| right == key);
+            fault = if right { seen.validate.clone() } else { Some(Fault::Status(403)) };
+            seen.validated.push(key);
+        });
+        return reply(fault.as_ref(), fault.as_ref().map_or(200, status));
+    }
+    let (body, mut violations) = decode(&path, &headers, &raw);
     if key.is_empty() {
         violations.push(format!("{path}: no key"));
     }
@@ -267,7 +295,10 @@ async fn answer(request: Request<Incoming>, seen: watch::Sender<Seen>) -> Result
         tokio::time::sleep(delay).await;
         fault = None;
     }
-    let status = status(fault.as_ref(), &path);
+    if let Some(Fault::Hang) = fault {
+        std::future::pending::<()>().await;
+    }
+    let status = fault.as_ref().map_or(202, status);
     seen.send_modify(|seen| {
         seen.violations.extend(violations);
         seen.requests.push(Recorded { at: Instant::now(), path, key, headers, raw, status, body });
@@ -293,23 +324,19 @@ impl Seen {
     }
 }
 
-fn status(fault: Option<&Fault>, path: &str) -> u16 {
+fn status(fault: &Fault) -> u16 {
     match fault {
-        None | Some(Fault::Delay(_)) => {
-            if path == "/api/v1/validate" {
-                200
-            } else {
-                202
-            }
-        }
-        Some(Fault::Status(status) | Fault::RetryAfter(status, _) | Fault::Reply(status, ..)) => *status,
-        Some(Fault::Reset) => 0,
-        Some(Fault::Drip) => 500,
+        Fault::Delay(_) => 202,
+        Fault::Status(status) | Fault::RetryAfter(status, _) | Fault::Reply(status, ..) => *status,
+        Fault::Drip(status) | Fault::Cut(status) | Fault::Flood(status, _) => *status,
+        Fault::Headers(status, _) | Fault::Redirect(status, _) => *status,
+        Fault::Reset | Fault::Hang => 0,
     }
 }
 
 fn reply(fault: Option<&Fault>, status: u16) -> Result<Response<Body>, std::io::Error> {
-    let whole = |text: &'static str| Full::new(Bytes::from_static(text.as_bytes())).boxed();
+    let whole =
+        |text: &'static str| Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed();
     let mut response = Response::builder().status(if status == 0 { 500 } else { status });
     let body = match fault {
         Some(Fault::Reset) => return Err(std::io::ErrorKind::ConnectionReset.into()),
@@ -321,14 +348,41 @@ fn reply(fault: Option<&Fault>, status: u16) -> Result<Response<Body>, std::io::
             response = response.header("content-type", *kind);
             whole(body)
         }
-        Some(Fault::Drip) => StreamBody::new(futures_util::stream::unfold((), |()| async {
+        Some(Fault::Redirect(_, to)) => {
+            response = response.header("location", to);
+            whole("{}")
+        }
+        Some(Fault::Headers(_, count)) => {
+            response = (0..*count).fold(response, |response, n| response.header(format!("x-noise-{n}"), "noise"));
+            whole("{}")
+        }
+        // A body that fails in the middle: hyper ends the connection there.
+        Some(Fault::Cut(_)) => {
+            let broken = [Ok(Frame::data(Bytes::from_static(b"{"))), Err(std::io::ErrorKind::ConnectionReset.into())];
+            StreamBody::new(futures_util::stream::iter(broken)).boxed()
+        }
+        Some(Fault::Flood(_, bytes)) => flood(*bytes),
+        Some(Fault::Drip(_)) => StreamBody::new(futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"."))), ()))
+            Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"."))), ()))
         }))
         .boxed(),
         _ => whole("{}"),
     };
     response.body(body).map_err(std::io::Error::other)
+}
+
+/// Bytes of floods that found a way out, in this process.
+pub static FLOODED: AtomicU64 = AtomicU64::new(0);
+
+fn flood(bytes: u64) -> Body {
+    static CHUNK: [u8; 65_536] = [b'x'; 65_536];
+    StreamBody::new(futures_util::stream::unfold(bytes, |left| async move {
+        let some = left.min(CHUNK.len() as u64);
+        FLOODED.fetch_add(some, Ordering::Relaxed);
+        (some > 0).then(|| (Ok(Frame::data(Bytes::from_static(&CHUNK[..some as usize]))), left - some))
+    }))
+    .boxed()
 }
 
 fn decode(path: &str, headers: &BTreeMap<String, String>, raw: &[u8]) -> (Decoded, Vec<String>) {

@@ -8,6 +8,7 @@ pub mod can;
 pub mod cgroup;
 pub mod decode;
 pub mod intake;
+pub mod pprof;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -30,6 +31,8 @@ pub struct Sidecar {
     pub health: SocketAddr,
     /// What it printed at start.
     pub summary: String,
+    /// Its settings.
+    pub file: PathBuf,
     log: PathBuf,
     _dir: tempfile::TempDir,
 }
@@ -90,6 +93,7 @@ impl Sidecar {
             health: addresses(&find("health"))[0],
             child,
             summary,
+            file,
             log,
             _dir: dir,
         }

@@ -1,12 +1,15 @@
 //! How buckets close, what an idle context still says, and when it is forgotten.
 
 use super::{Aggregator, NEWEST_SECONDS, points_in};
-use crate::aggregate::contexts::{Class, Entry};
-use crate::aggregate::value::Closing;
-use crate::aggregate::{Kind, Mode, Reason, Settings, Window};
+use crate::aggregate::contexts::{Class, Entry, whole_second};
+use crate::aggregate::value::{Closing, Value};
+use crate::aggregate::{Mode, Reason, Settings, Window};
 
 /// Zeros for skipped buckets, at most: beyond it (the machine slept) only the last bucket gets them.
 const MAX_ZEROS: usize = 100_000;
+
+/// A partial flush that lies further ahead is a clock that was set back, and holds nobody up.
+const MOST_SHIFTED: i64 = 60;
 
 impl Aggregator {
     /// Closes the buckets that have ended by `now` and hands out everything that is closed.
@@ -22,7 +25,12 @@ impl Aggregator {
         let stamp = self.partial_stamp(now);
         self.last_partial = stamp;
         self.close(stamp, false);
-        self.hand_out()
+        Window { partial: Some(stamp), ..self.hand_out() }
+    }
+
+    /// The stamp of the last partial flush of an earlier process.
+    pub fn set_last_partial(&mut self, stamp: i64) {
+        self.last_partial = stamp;
     }
 
     fn partial_stamp(&self, now: f64) -> i64 {
@@ -42,7 +50,11 @@ impl Aggregator {
     pub(super) fn roll(&mut self, now: f64) {
         let interval = i64::from(self.settings.interval_seconds);
         let second = now.floor() as i64;
-        let bucket = second.saturating_sub(second.rem_euclid(interval));
+        let mut bucket = second.saturating_sub(second.rem_euclid(interval));
+        if interval == 1 && (bucket..bucket.saturating_add(MOST_SHIFTED)).contains(&self.last_partial) {
+            // Where each second is a bucket, a partial flush takes the whole of it.
+            bucket = self.last_partial + 1;
+        }
         let Some(open) = self.open else {
             self.open = Some(bucket);
             return;
@@ -77,7 +89,7 @@ impl Aggregator {
         let (filter, points) = (&self.settings.filter, &mut self.pending.points);
         if filter.looks_at_series() {
             let before = points.len();
-            points.retain(|point| !filter.drops_series(&point.context.name, point.suffix));
+            points.retain(|point| !filter.drops_series(point.context.name(), point.suffix.text()));
             self.stats.drop(Reason::FilteredPoints, (before - points.len()) as u64);
         }
     }
@@ -105,12 +117,13 @@ impl Aggregator {
         let settings = &self.settings;
         let expired_before = bucket - short;
         self.contexts.retain(expired_before - f64::from(settings.counter_expiry_seconds), |entry| {
-            entry.last_seen > expired_before || says_zero(entry, bucket as i64, settings)
+            f64::from(entry.last_seen) > expired_before || says_zero(entry, bucket as i64, settings)
         });
     }
 
     /// The clock was set back: what was seen "later" than now would otherwise be kept for as long as the step was.
     fn begin_anew(&mut self, now: f64) {
+        let now = whole_second(now);
         for entry in self.contexts.iter_mut() {
             entry.last_seen = entry.last_seen.min(now);
             entry.last_sampled = entry.last_sampled.min(now);
@@ -120,7 +133,7 @@ impl Aggregator {
 
 /// Whether an idle context is a counter that still reports 0 for the bucket at `stamp`.
 fn says_zero(entry: &Entry, stamp: i64, settings: &Settings) -> bool {
-    let expiry = f64::from(settings.counter_expiry_seconds);
-    let counter = entry.context.kind == Kind::Counter && settings.mode == Mode::Intake;
-    counter && entry.last_sampled + expiry > stamp as f64
+    let expiry = i64::from(settings.counter_expiry_seconds);
+    let counter = matches!(entry.value, Value::Counter { .. }) && settings.mode == Mode::Intake;
+    counter && i64::from(entry.last_sampled) + expiry > stamp
 }

@@ -5,6 +5,7 @@
 //! errors of lines.
 
 use super::{Aggregator, Recorded, Sample};
+use crate::aggregate::contexts::whole_second;
 use crate::aggregate::spelling::Spelling;
 use crate::aggregate::value::Value;
 use crate::statsd;
@@ -31,7 +32,7 @@ impl Aggregator {
     fn add_known(&mut self, now: f64, slot: u32, sample: Sample<'_>) -> Recorded {
         let added = self.add_sample(now, slot, sample);
         let entry = self.contexts.entry_mut(slot);
-        entry.last_seen = now;
+        entry.last_seen = whole_second(now);
         match added {
             Ok(()) => {
                 entry.samples += 1;

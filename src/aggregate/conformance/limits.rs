@@ -22,7 +22,7 @@ fn too_many_contexts_fold_by_name_with_exact_sums() {
     let overflow: Vec<_> =
         window.points.iter().filter(|p| p.context.tags().next() == Some("oomwatch_overflow:true")).collect();
     assert_eq!(
-        (overflow.len(), overflow[0].value, &*overflow[0].context.tags),
+        (overflow.len(), overflow[0].value, overflow[0].context.joined_tags()),
         (1, 198.0, "oomwatch_overflow:true,env:p")
     );
     assert!(window.points.iter().filter(|p| p.value == 0.2).count() == 10, "known contexts stay exact");
@@ -46,7 +46,7 @@ fn too_many_names_fold_by_type() {
     let window = aggregator.flush(T0 + 10.0);
     let sum: f64 = window.points.iter().map(|p| p.value * 10.0).sum();
     let last =
-        window.points.iter().find(|p| &*p.context.name == "oomwatch.overflow.counter").expect("one for the type");
+        window.points.iter().find(|p| p.context.name() == "oomwatch.overflow.counter").expect("one for the type");
     assert_eq!((sum.round(), last.value), (300.0, 17.2));
     assert_eq!(window.sketches.iter().map(|s| s.sketch.count).sum::<u64>(), 300);
 }

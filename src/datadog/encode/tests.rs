@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use prost::Message;
 
 use super::super::payload::split;
 use super::super::proto::{MetricPayload, SketchPayload};
 use super::*;
-use crate::aggregate::{Bin, Context, Kind};
+use crate::aggregate::{Aggregate, Bin, Context, Kind, Suffix};
 
 const NOW: i64 = 1_700_000_000;
 
-fn context(name: &str, host: Host, tags: &str) -> Arc<Context> {
-    Arc::new(Context { kind: Kind::Gauge, name: name.into(), host, tags: tags.into(), origin: "".into() })
+fn context(name: &str, host: Host<'_>, tags: &str) -> Arc<Context> {
+    Arc::new(Context::new(Kind::Gauge, name, host, tags, ""))
 }
 
 fn point(name: &str, value: f64, timestamp: i64) -> Point {
     let context = context(name, Host::Default, "a:b,c");
-    Point { context, suffix: "", form: Form::Gauge, value, timestamp, interval_seconds: 10 }
+    Point { context, suffix: Suffix::None, form: Form::Gauge, value, timestamp, interval_seconds: 10 }
 }
 
 fn encode(window: &Window, settings: EncoderSettings) -> Encoded {
@@ -37,7 +38,7 @@ fn points(points: Vec<Point>) -> Window {
 fn a_point_is_a_series_with_host_tags_type_and_interval() {
     let mut rate = point("jobs", 2.5, NOW);
     rate.form = Form::Rate;
-    rate.suffix = ".count";
+    rate.suffix = Suffix::Aggregate(Aggregate::Count);
     let out =
         encode(&points(vec![rate]), EncoderSettings { hostname: Some("h".to_owned()), ..EncoderSettings::default() });
     assert_eq!(
@@ -57,7 +58,7 @@ fn a_point_is_a_series_with_host_tags_type_and_interval() {
 #[test]
 fn a_context_can_name_its_host_or_none() {
     let settings = || EncoderSettings { hostname: Some("own".to_owned()), ..EncoderSettings::default() };
-    for (host, expected) in [(Host::Default, Some("own")), (Host::None, None), (Host::Named("x".into()), Some("x"))] {
+    for (host, expected) in [(Host::Default, Some("own")), (Host::None, None), (Host::Named("x"), Some("x"))] {
         let mut it = point("a", 1.0, NOW);
         it.context = context("a", host, "");
         let series = series_of(&encode(&points(vec![it]), settings()).payloads[0]);
@@ -69,7 +70,7 @@ fn a_context_can_name_its_host_or_none() {
 fn a_sketch_keeps_its_bins_and_its_host_in_a_field() {
     let bins = vec![Bin { key: -1338, n: 1 }, Bin { key: 0, n: 65_535 }];
     let sketch = crate::aggregate::Sketch { bins, count: 65_536, min: -1.0, max: 0.0, sum: -1.0, avg: -0.5 };
-    let one = SketchPoint { context: context("d", Host::Named("x".into()), "a:b"), timestamp: NOW, sketch };
+    let one = SketchPoint { context: context("d", Host::Named("x"), "a:b"), timestamp: NOW, sketch };
     let out = encode(&Window { sketches: vec![one], ..Window::default() }, EncoderSettings::default());
     let raw = zstd::decode_all(&out.payloads[0].body[..]).unwrap();
     let sketches = SketchPayload::decode(&raw[..]).unwrap().sketches;

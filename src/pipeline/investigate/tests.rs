@@ -45,9 +45,10 @@ impl Rig {
         let (incidents, incidents_in) = watch::channel(Arc::default());
         let (app, app_in) = watch::channel(app);
         let (pulled, pulled_in) = watch::channel(Vec::new());
-        let wires = Wires { findings: findings_in, pulls, store, outgoing, own, runtime, incidents };
         let seconds = Duration::from_secs;
         let settings = Settings { baseline_after: seconds(60), cooldown: seconds(60), max_per_hour: 6 };
+        let (_, changes) = watch::channel((settings, Identity::default()));
+        let wires = Wires { findings: findings_in, pulls, store, outgoing, own, runtime, settings: changes, incidents };
         let mut tasks = JoinSet::new();
         tasks.spawn(Investigation::new(settings, Identity::default(), || 1_000.0, wires).run());
         tasks.spawn(puller(pulls_in, app_in, pulled));

@@ -45,6 +45,7 @@ fn start(own_metrics: bool, queue: usize) -> Bench {
         out,
         snapshot,
         output: watch::channel(Arc::new(OutputPart { dropped: [("queue_full", 7)].into(), ..OutputPart::default() })).1,
+        settings: watch::channel(Settings::default()).1,
         wall_clock: wall,
         flush_every: Duration::from_secs(10),
         own_metrics,
@@ -74,7 +75,7 @@ impl Bench {
 
     async fn window(&mut self) -> Vec<(String, i64, f64)> {
         let Outgoing::Window(Window { points, .. }) = self.next().await else { panic!("no window") };
-        points.iter().map(|p| (p.context.name.to_string(), p.timestamp - T0 as i64, p.value)).collect()
+        points.iter().map(|p| (p.context.name().to_owned(), p.timestamp - T0 as i64, p.value)).collect()
     }
 
     /// Lets the sources end and takes everything that is left; also the last snapshot.
@@ -108,7 +109,7 @@ async fn the_end_flushes_the_open_bucket_under_its_own_second() {
     let (rest, part) = bench.end().await;
     let [Outgoing::Window(window)] = &rest[..] else { panic!("{rest:?}") };
     let mut found: Vec<_> =
-        window.points.iter().map(|p| (&*p.context.name, p.timestamp - T0 as i64, p.value)).collect();
+        window.points.iter().map(|p| (p.context.name(), p.timestamp - T0 as i64, p.value)).collect();
     found.retain(|(name, ..)| ["a", "oomwatch.self.rss"].contains(name));
     found.sort_by_key(|(name, ..)| *name);
     assert_eq!(found, [("a", 7, 0.1), ("oomwatch.self.rss", 7, 7.0)]);
@@ -124,7 +125,7 @@ async fn without_own_metrics_only_the_apps_go_out() {
     bench.own.send(vec![OwnMetric { name: "oomwatch.self.rss", value: 7.0, count: false, tag: None }]).await.unwrap();
     let (rest, _) = bench.end().await;
     let [Outgoing::Window(window)] = &rest[..] else { panic!("{rest:?}") };
-    assert_eq!(window.points.iter().map(|p| &*p.context.name).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(window.points.iter().map(|p| p.context.name()).collect::<Vec<_>>(), ["a"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,7 +184,8 @@ async fn our_own_totals_go_through_the_windows() {
     for _ in 0..2 {
         let Outgoing::Window(window) = bench.next().await else { panic!("no window") };
         for point in window.points.iter().filter(|point| point.form == Form::Count) {
-            *sums.entry(format!("{} {}", point.context.name, point.context.tags)).or_insert(0.0) += point.value;
+            *sums.entry(format!("{} {}", point.context.name(), point.context.joined_tags())).or_insert(0.0) +=
+                point.value;
         }
     }
     let expected = [
@@ -219,8 +221,9 @@ async fn clients_are_counted_over_ten_seconds_and_their_drops_are_told() {
     let mut told = BTreeMap::new();
     for _ in 0..2 {
         let Outgoing::Window(window) = bench.next().await else { panic!("no window") };
-        for point in window.points.iter().filter(|point| point.context.name.starts_with("oomwatch.statsd.")) {
-            *told.entry(format!("{} {}", point.context.name, point.context.tags)).or_insert(0.0) += point.value;
+        for point in window.points.iter().filter(|point| point.context.name().starts_with("oomwatch.statsd.")) {
+            *told.entry(format!("{} {}", point.context.name(), point.context.joined_tags())).or_insert(0.0) +=
+                point.value;
         }
     }
     assert_eq!(told.get("oomwatch.statsd.client_reported_drops unit:packets"), Some(&4.0));

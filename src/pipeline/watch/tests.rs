@@ -22,7 +22,8 @@ impl Rig {
         let (findings, findings_in) = mpsc::channel(1_000);
         let (_, runtime) = watch::channel(Runtime::default());
         let (part, part_in) = watch::channel(Arc::default());
-        let wires = Wires { observations, pace, own, findings, runtime, part };
+        let settings = watch::channel(Settings::default()).1;
+        let wires = Wires { observations, pace, own, findings, runtime, settings, part };
         let watch = Watch::new(Detectors::new(Settings::default()), Duration::from_secs(1), || 1_000.0, wires);
         Rig { watch, findings: findings_in, own: own_in, pace: pace_in, part: part_in, second: 0 }
     }
@@ -154,6 +155,21 @@ async fn near_the_limit_the_sampler_looks_four_times_a_second() {
     assert_eq!(*rig.pace.borrow(), NEAR);
     rig.see(1, 300 * MIB, 1).await;
     assert_eq!(*rig.pace.borrow(), Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_leap_is_looked_at_more_closely_far_from_the_limit() {
+    let mut rig = Rig::new();
+    for mib in [60, 60, 60] {
+        rig.see(1, mib * MIB, 1).await;
+        assert_eq!(*rig.pace.borrow(), Duration::from_secs(1));
+    }
+    rig.see(1, 160 * MIB, 1).await;
+    assert_eq!(*rig.pace.borrow(), NEAR, "at this pace the limit is four seconds away");
+    for _ in 0..3 {
+        rig.see(1, 160 * MIB, 1).await;
+    }
+    assert_eq!(*rig.pace.borrow(), Duration::from_secs(1), "it was a step");
 }
 
 #[tokio::test]

@@ -15,7 +15,15 @@ const CACHE: &str = "example.com/shop/cache.(*Cache).Put /app/cache/cache.go 12"
 const LEAK: &[&str] = &[BUFFER, NEW, JOB, MAIN];
 
 fn input<'a>(base: &'a Profile, now: &'a Profile) -> Input<'a> {
-    Input { base: Some(base), now, goroutines: None, rss_growth_bytes: None, previous: None, seconds: 40.0 }
+    Input {
+        base: Some(base),
+        now,
+        goroutines: None,
+        rss_growth_bytes: None,
+        fds_growth: None,
+        previous: None,
+        seconds: 40.0,
+    }
 }
 
 fn has(naming: &Naming, kind: &str, words: &str) -> bool {
@@ -36,7 +44,7 @@ fn the_leak_of_the_story_is_named_with_its_maker() {
     assert_eq!(naming.remedy, Some("make one StatsD client at start, reuse it, and close it at shutdown"));
     assert!(has(&naming, "module", "github.com/DataDog/datadog-go/v5@v5.9.1"));
     assert!(has(&naming, "path", "`main.handleJob` ← `main.main`"));
-    assert!(has(&naming, "unit", "37 units of about 4.0 MiB of heap each"));
+    assert!(has(&naming, "unit", "37 units of about 4.0 MiB of heap each, 56 more a minute"));
     assert!(has(
         &naming,
         "goroutines",
@@ -176,4 +184,41 @@ fn an_allocation_of_the_app_itself_is_at_its_line() {
         naming.sentence,
         "`main.handleJob` grew 20 MiB (100 % of heap growth), at main.go:57 via `bytes.growSlice`"
     );
+}
+
+#[test]
+fn the_class_follows_what_piles_up() {
+    let (base, now) = (heap(&[]), heap(&[(&[CACHE, MAIN], 20 * MIB)]));
+    let wait: &[&str] =
+        &["runtime.selectgo runtime/select.go 1", "example.com/shop/cache.(*Cache).loop /app/cache/cache.go 40"];
+    let conn: &[&str] =
+        &["runtime.gopark runtime/proc.go 1", "net/http.(*persistConn).readLoop net/http/transport.go 1"];
+    let class = |stack: &[&str], fds: Option<i64>| {
+        let (calm, piled) = (goroutines(&[(stack, 1)]), goroutines(&[(stack, 201)]));
+        name(&Input { goroutines: Some((Some(&calm), &piled)), fds_growth: fds, ..input(&base, &now) })
+    };
+    assert_eq!(name(&input(&base, &now)).class, Class::HeapLeak);
+    assert_eq!(class(wait, Some(3)).class, Class::GoroutineLeak);
+    assert_eq!(class(wait, Some(100)).class, Class::UnclosedHandle, "a descriptor for every other goroutine");
+    let unread = class(conn, None);
+    assert_eq!(unread.class, Class::UnclosedHandle);
+    assert_eq!(unread.remedy, Some("read and close every response body, and share one http.Client"));
+    assert_eq!(name(&input(&base, &heap(&[(LEAK, 20 * MIB)]))).class, Class::UnclosedHandle);
+    let scan = "database/sql.(*Rows).Scan database/sql/sql.go 1";
+    let get = "github.com/redis/go-redis/v9.(*StringCmd).readReply /m/github.com/redis/go-redis/v9@v9.1.0/command.go 1";
+    for kept in [scan, get] {
+        let naming = name(&input(&base, &heap(&[(&[kept, CACHE, MAIN], 20 * MIB)])));
+        assert_eq!((naming.class, naming.remedy), (Class::HeapLeak, None), "results that are kept: {kept}");
+    }
+}
+
+#[test]
+fn what_no_go_profile_shows_is_told_as_such_once_a_collection_was_seen() {
+    let (base, now) = (heap(&[(LEAK, MIB)]), heap(&[(LEAK, 2 * MIB)]));
+    let far = |now| name(&Input { rss_growth_bytes: Some(200 << 20), ..input(&base, now) });
+    let outside = far(&now);
+    assert_eq!((outside.class, outside.is_named()), (Class::OutsideGoHeap, false));
+    assert_eq!(outside.sentence, "not nameable: most of the growth is outside the Go heap");
+    assert_eq!(far(&base).class, Class::Unknown, "the second profile may be as old as the first");
+    assert_eq!(name(&input(&base, &now)).class, Class::Unknown);
 }

@@ -158,7 +158,7 @@ proptest::proptest! {
         }
         if let Ok(profile) = read(&bytes, CAP) {
             let naming = super::super::naming::name(&super::super::naming::Input {
-                base: None, now: &profile, goroutines: Some((None, &profile)), rss_growth_bytes: None, previous: None, seconds: 1.0,
+                base: None, now: &profile, goroutines: Some((None, &profile)), rss_growth_bytes: None, fds_growth: None, previous: None, seconds: 1.0,
             });
             proptest::prop_assert!(!naming.sentence.is_empty());
             let _ = super::super::flat::flat(Some(&profile), &profile);

@@ -102,8 +102,9 @@ fn bounds() -> Bounds {
 }
 
 fn start(url: &str, tasks: &mut JoinSet<()>) -> mpsc::Sender<PullRequest> {
-    let (requests, queue) = mpsc::channel(1);
-    tasks.spawn(Puller::new(&settings(url)).unwrap().within(bounds()).run(queue));
+    let (requests, mut queue) = mpsc::channel(1);
+    let puller = Puller::new(&settings(url)).unwrap().within(bounds());
+    tasks.spawn(async move { puller.run(&mut queue).await });
     requests
 }
 
@@ -330,4 +331,22 @@ proptest! {
 
 fn check_body(bytes: &[u8]) -> Result<(), Fault> {
     super::check(&Bytes::copy_from_slice(bytes))
+}
+
+/// Were it to go on, the next request would wait for an answer that nobody wants, and the drain would too.
+#[tokio::test]
+async fn a_pull_whose_asker_is_gone_is_dropped_at_once() {
+    let whole = answer("200 OK", &gzipped(&message()));
+    let mut server = serve(vec![Act::Silence, Act::Send(whole)]).await;
+    let long = Duration::from_secs(600);
+    let patient = Bounds { whole: long, first_byte: long, ..bounds() };
+    let puller = Puller::new(&settings(&server.url)).unwrap().within(patient);
+    let (requests, mut queue) = mpsc::channel(1);
+    server.tasks.spawn(async move { puller.run(&mut queue).await });
+    let (reply, gone) = oneshot::channel();
+    requests.send(PullRequest { kind: ProfileKind::Heap, reply }).await.unwrap();
+    server.heads.recv().await.expect("the pull is under way");
+    drop(gone);
+    let next = tokio::time::timeout(Duration::from_secs(20), ask(&requests, ProfileKind::Heap)).await;
+    assert!(next.expect("it does not wait for the first").outcome.is_ok());
 }

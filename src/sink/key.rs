@@ -4,40 +4,13 @@ use std::path::{Path, PathBuf};
 
 use hyper::header::HeaderValue;
 
-/// A text that is never shown: no `Display`, no serialisation, and a `Debug` without the value. Overwritten when dropped.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+use crate::secret::Secret;
 
-impl Secret {
-    /// White space around it is taken off: key files tend to end in a line feed.
-    pub fn new(text: &str) -> Secret {
-        Secret(text.trim().to_owned())
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// As a header that hyper keeps out of its own logs; `None` when it is empty or cannot stand in a header.
-    pub(super) fn header(&self) -> Option<HeaderValue> {
-        let mut value = HeaderValue::from_str(&self.0).ok().filter(|_| !self.is_empty())?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.0).into_bytes();
-        bytes.fill(0);
-        std::hint::black_box(&bytes);
-    }
+/// As a header that hyper keeps out of its own logs; `None` when it is empty or cannot stand in a header.
+pub(super) fn header(secret: &Secret) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(secret.expose()).ok().filter(|_| !secret.is_empty())?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// A key file larger than this is not a key file.
@@ -64,18 +37,20 @@ impl Key {
     }
 
     pub fn header(&self) -> Option<HeaderValue> {
-        self.current.header()
+        header(&self.current)
     }
 
-    /// Reads the file again; true when there is another key now. A file that is gone or empty leaves the old key in use,
+    /// What reads the file again, where there is one; it may take as long as the volume under it hangs.
+    pub fn reader(&self) -> Option<impl FnOnce() -> Option<Secret> + Send + 'static> {
+        let path = self.file.clone()?;
+        Some(move || read(&path))
+    }
+
+    /// True when what was read is another key than the one in use. A file that is gone or empty leaves the old key in use,
     /// because a mounted secret is absent for a moment while it is replaced.
     ///
     /// The content is compared and not the time stamp: the file is a few bytes, and a mounted secret changes by a symlink.
-    pub async fn refresh(&mut self) -> bool {
-        let Some(path) = self.file.clone() else {
-            return false;
-        };
-        let fresh = tokio::task::spawn_blocking(move || read(&path)).await.ok().flatten();
+    pub fn take(&mut self, fresh: Option<Secret>) -> bool {
         match fresh.filter(|fresh| *fresh != self.current) {
             Some(fresh) => {
                 self.current = fresh;
@@ -92,7 +67,7 @@ fn read(path: &Path) -> Option<Secret> {
         return None;
     }
     let text = std::fs::read_to_string(path).ok()?;
-    Some(Secret::new(&text)).filter(|secret| secret.header().is_some())
+    Some(Secret::new(&text)).filter(|secret| header(secret).is_some())
 }
 
 #[cfg(test)]
@@ -100,28 +75,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_trimmed_and_never_shown() {
-        let secret = Secret::new(" abc123\n");
-        assert_eq!(format!("{secret:?}"), "Secret(…)");
-        let header = secret.header().unwrap();
-        assert!(header.is_sensitive() && header == "abc123");
-        assert!(Secret::new("\n").header().is_none() && Secret::new("a\nb").header().is_none());
+    fn a_header_is_kept_out_of_logs_and_only_made_of_what_can_be_sent() {
+        let good = header(&Secret::new(" abc123\n")).unwrap();
+        assert!(good.is_sensitive() && good == "abc123");
+        assert!(header(&Secret::new("\n")).is_none() && header(&Secret::new("a\nb")).is_none());
     }
 
-    #[tokio::test]
-    async fn a_key_file_wins_and_its_change_is_noticed_once() {
+    fn refresh(key: &mut Key) -> bool {
+        let fresh = key.reader().and_then(|read| read());
+        key.take(fresh)
+    }
+
+    #[test]
+    fn a_key_file_wins_and_its_change_is_noticed_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         std::fs::write(&path, "one\n").unwrap();
         let mut key = Key::new(Secret::new("env"), Some(path.clone()));
         assert_eq!(key.header().unwrap(), "one");
-        assert!(!key.refresh().await);
+        assert!(!refresh(&mut key));
         std::fs::write(&path, "two").unwrap();
-        assert!(key.refresh().await);
-        assert!(!key.refresh().await);
+        assert!(refresh(&mut key));
+        assert!(!refresh(&mut key));
         assert_eq!(key.header().unwrap(), "two");
         std::fs::write(&path, "").unwrap();
-        assert!(!key.refresh().await);
+        assert!(!refresh(&mut key));
         assert_eq!(key.header().unwrap(), "two");
     }
 

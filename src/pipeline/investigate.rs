@@ -119,6 +119,7 @@ impl Investigation {
     async fn found(&mut self, finding: Finding) {
         match finding {
             Finding::Appeared(target) => self.appeared(target),
+            Finding::Renamed(target) => self.renamed(target),
             Finding::Figures(figures) => self.ledger.figures = figures,
             Finding::Vanished(gone) => self.vanished(gone).await,
             Finding::ChildKilled => {
@@ -139,6 +140,12 @@ impl Investigation {
         self.round_heap = None;
         self.work = None;
         self.plan.appeared(self.now());
+    }
+
+    /// An incident that is open keeps the name it began with: its events belong together.
+    fn renamed(&mut self, target: Target) {
+        self.ledger.app = app_name(&self.ledger.who, &target);
+        self.target = Some(target);
     }
 
     async fn vanished(&mut self, gone: Gone) {

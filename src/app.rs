@@ -29,10 +29,10 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Loaded, Output};
 use crate::pipeline::{self, OwnMetric, Rollup, Runtime, StopTime, investigate, wall_clock};
-use crate::sink::{agent::Agent, intake::Intake, last_partial, none::Discard, store::Store};
+use crate::sink::{agent::Agent, intake::Intake, last_partial, none::Discard, store::Store, upload::Uploader};
 use crate::snapshot::{OutputPart, Snapshots, StatsdPart, WatchPart};
 use crate::source::puller::Puller;
-use crate::{aggregate::Aggregator, detect::Detectors, telemetry};
+use crate::{aggregate::Aggregator, detect::Detectors, page, telemetry};
 
 use bind::Bound;
 pub use doctor::{Finding, State, examine};
@@ -91,9 +91,13 @@ async fn sidecar(start: Start, bound: Bound, metrics: PrometheusHandle, mut task
         Ok(sink) => sink,
         Err(fault) => return Ended::Refused(vec![fault]),
     };
+    let uploader = match settings::upload(config, stopped.clone()).map(Uploader::new).transpose() {
+        Ok(uploader) => uploader,
+        Err(fault) => return Ended::Refused(vec![fault]),
+    };
     summary::print(config, &bound);
     let stop = CancellationToken::new();
-    if let Err(fault) = spawn(start, bound, sink, metrics, hangup, &stop, &mut tasks) {
+    if let Err(fault) = spawn(start, bound, (sink, uploader), metrics, hangup, &stop, &mut tasks) {
         return Ended::Refused(vec![fault]);
     }
     let early = tokio::select! {
@@ -226,7 +230,7 @@ impl Sink {
 fn spawn(
     start: Start,
     bound: Bound,
-    sink: Sink,
+    (sink, uploader): (Sink, Option<Uploader>),
     metrics: PrometheusHandle,
     hangup: Signal,
     stop: &CancellationToken,
@@ -239,7 +243,9 @@ fn spawn(
     let (observations, observations_in) = mpsc::channel(pipeline::OBSERVATIONS);
     let (findings, findings_in) = mpsc::channel(pipeline::FINDINGS);
     let (pulls, pulls_in) = mpsc::channel(pipeline::PULLS);
+    let (asked, asked_in) = mpsc::channel(pipeline::ASKED);
     let (store, store_in) = mpsc::channel(pipeline::STORE);
+    let (uploads, uploads_in) = mpsc::channel(pipeline::UPLOADS);
     let (pace, pace_in) = watch::channel(config.watch.interval);
     let (runtime, runtime_in) = watch::channel(Runtime::default());
     let (statsd, statsd_part) = watch::channel(Arc::new(StatsdPart::default()));
@@ -270,8 +276,10 @@ fn spawn(
     let (plan, who) = changes.investigation.borrow().clone();
     let wires = investigate::Wires {
         findings: findings_in,
+        asked: asked_in,
         pulls,
         store: store.clone(),
+        uploads: uploader.is_some().then_some(uploads),
         outgoing: outgoing.clone(),
         own,
         runtime,
@@ -315,9 +323,13 @@ fn spawn(
     tasks.spawn("store", Store::new(settings::store(config)).run(store_in));
     tasks.keep("sampler", stop.clone(), sampling);
     tasks.keep("puller", stop.clone(), kept::Pulling { puller, requests: pulls_in });
+    if let Some(uploader) = uploader {
+        tasks.keep("upload", stop.clone(), kept::Uploading { uploader, uploads: uploads_in });
+    }
     let health = kept::Health { server: bound.health, metrics, stop: stop.clone() };
     tasks.keep("health", stop.clone(), health);
-    tasks.keep("page", stop.clone(), kept::Page { server: bound.page, parts, store, stop: stop.clone() });
+    let wires = page::Wires { store, asked };
+    tasks.keep("page", stop.clone(), kept::Page { server: bound.page, parts, wires, stop: stop.clone() });
     tasks.keep("reload", stop.clone(), Reload::new(start, hangup, owners, stop.clone()));
     Ok(())
 }

@@ -91,6 +91,7 @@ pub struct WatchPart {
     /// Datagrams that the kernel dropped at our sockets; the API adds them to [`StatsdPart::dropped`] as `kernel_rcvbuf`.
     pub kernel_drops: u64,
     pub degraded: Vec<DegradedView>,
+    pub identities: BTreeMap<&'static str, i64>,
     /// The series behind the chart, oldest first, down-sampled to at most [`MAX_READINGS`] points.
     pub readings: Arc<Vec<ReadingPoint>>,
 }

@@ -87,9 +87,11 @@ catalogue! {
     APP_RESTARTS: "oomwatch.app.restarts", Count, None, "", datadog, "Restarts of the app seen since the sidecar started.";
     APP_OOM_KILLS: "oomwatch.app.oom_kills", Count, None, "", datadog, "Kills of the app by the kernel for memory.";
     INCIDENTS_OPEN: "oomwatch.incidents.open", Gauge, None, "", datadog, "Incidents that are open now.";
+    PROFILES_ATTEMPTED: "oomwatch.profiles.attempted", Count, None, "", local, "Profiles that were wanted: each is pulled, failed or suppressed.";
     PROFILES_PULLED: "oomwatch.profiles.pulled", Count, None, "", datadog, "Profiles pulled from the app and kept.";
     PROFILES_FAILED: "oomwatch.profiles.failed", Count, None, "reason", local, "Pulls of a profile that brought none, by reason.";
     PROFILES_SUPPRESSED: "oomwatch.profiles.suppressed", Count, None, "reason", local, "Rounds of pulls not begun, by reason.";
+    PROFILE_UPLOADS: "oomwatch.profile.uploads", Count, None, "result", local, "Uploads of an incident's profiles to Datadog, by result; all but sent are losses, docs/operations.md has each.";
     STATSD_DATAGRAMS: "oomwatch.statsd.datagrams", Count, None, "", datadog, "Datagrams received from the app.";
     STATSD_SAMPLES: "oomwatch.statsd.samples", Count, None, "", datadog, "Samples received from the app; each value of a packed line counts.";
     STATSD_EVENTS: "oomwatch.statsd.events", Count, None, "", local, "Events received from the app.";

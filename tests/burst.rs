@@ -135,7 +135,7 @@ fn leads(stage: &Stage, sidecar: &Sidecar, intake: &FakeIntake, killed: (Instant
     let alert = alert(intake).map(|(at, _)| {
         before(killed.0.checked_duration_since(at).ok_or_else(|| at.saturating_duration_since(killed.0)))
     });
-    let states = incidents.iter().map(|incident| incident["state"].as_str().unwrap().to_owned()).collect();
+    let states = incidents.iter().map(|it| format!("{} {} {}", it["severity"], it["kind"], it["state"])).collect();
     Leads { alert, heap: stored("heap"), heap_gc: stored("heap_gc"), states }
 }
 

@@ -117,7 +117,9 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
     let go_on = Arc::new(Notify::new());
     let told_to_go_on = go_on.clone();
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { server.run(parts, store, CancellationToken::new()).await });
+    let (asked, _) = tokio::sync::mpsc::channel(1);
+    let wires = oomwatch::page::Wires { store, asked };
+    tasks.spawn(async move { server.run(parts, wires, CancellationToken::new()).await });
     tasks.spawn(async move {
         // The senders live as long as the page, or its parts would stand still.
         let _owners = (statsd, output, watching);
@@ -244,6 +246,7 @@ fn leaking(now: f64) -> WatchPart {
         kernel_drops: 0,
         statsd_clients: Some(312),
         degraded: vec![],
+        identities: BTreeMap::new(),
         readings: Arc::new((0..=SPAN).map(point).collect()),
     }
 }
@@ -276,7 +279,14 @@ fn quiet(now: f64) -> WatchPart {
         fix: "import _ \"net/http/pprof\"; go http.ListenAndServe(\"127.0.0.1:6060\", nil)".into(),
     };
     let readings = Arc::new((0..=SPAN).map(point).collect());
-    WatchPart { target: target(), memory, statsd_clients: Some(1), kernel_drops: 0, degraded: vec![degraded], readings }
+    WatchPart {
+        target: target(),
+        memory,
+        statsd_clients: Some(1),
+        degraded: vec![degraded],
+        readings,
+        ..WatchPart::default()
+    }
 }
 
 fn named(now: f64) -> IncidentView {

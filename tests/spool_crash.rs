@@ -86,14 +86,47 @@ fn delivered(seen: &Seen, life: u64) -> u64 {
     last.values().sum::<f64>().round() as u64
 }
 
-/// Bodies of sketches that were accepted more than once: they add up at Datadog.
-fn doubled(seen: &Seen) -> usize {
-    let sketches = seen.accepted().filter(|request| matches!(request.body, Decoded::Sketches(_)));
-    let (mut known, mut doubled) = (HashSet::new(), 0);
-    for request in sketches {
-        doubled += usize::from(!known.insert(&request.raw));
+/// Bodies of sketches that were accepted once more, and the points in them: they add up at Datadog.
+fn doubled(seen: &Seen) -> (u64, u64) {
+    let (mut known, mut bodies, mut points) = (HashSet::new(), 0, 0);
+    for request in seen.accepted() {
+        if let Decoded::Sketches(sketches) = &request.body
+            && !known.insert(&request.raw)
+        {
+            bodies += 1;
+            points += sketches.iter().map(|sketch| sketch.dogsketches.len() as u64).sum::<u64>();
+        }
     }
-    doubled
+    (bodies, points)
+}
+
+/// How late a thread comes to it on this machine now: what a start may take longer than it should.
+struct Lag {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Lag {
+    fn start() -> Lag {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let (nap, mut late) = (Duration::from_millis(5), Duration::ZERO);
+            while !told.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                std::thread::sleep(nap);
+                late += began.elapsed().saturating_sub(nap);
+            }
+            late
+        });
+        Lag { stop, thread }
+    }
+
+    /// All of it, from the start on.
+    fn end(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,9 +137,11 @@ async fn a_kill_loses_the_open_window_and_no_more() {
     for life in 0..=kills {
         // The last one heals everything.
         intake.fail_always((is_outage(life) && life < kills).then_some(Fault::Status(503)));
-        let began = Instant::now();
+        let (began, lag) = (Instant::now(), Lag::start());
         let sidecar = block_in_place(|| Sidecar::start(&settings(&intake, dir.path()), &[KEY]));
-        slowest = slowest.max(began.elapsed());
+        let (took, lag) = (began.elapsed(), lag.end());
+        assert!(took < Duration::from_secs(1) + lag, "a start took {took:?}, of which {lag:?} are the machine's");
+        slowest = slowest.max(took);
         if life == kills {
             redelivered += finish(sidecar, &intake, dir.path());
             break;
@@ -138,14 +173,16 @@ async fn a_kill_loses_the_open_window_and_no_more() {
         worst = worst.max(before.saturating_sub(got));
         within += u64::from(before.saturating_sub(got) <= 510);
     }
-    let doubled = doubled(&seen);
+    let (doubled, doubled_points) = doubled(&seen);
     eprintln!(
         "{kills} kills: slowest start {slowest:?}, worst loss {worst} samples at 500 a second, {within} \
          lost at most a window, {doubled} payloads of sketches \
-         twice, {redelivered} redelivered"
+         twice with {doubled_points} points, {redelivered} redelivered"
     );
-    assert!(doubled as u64 <= kills && (doubled == 0 || redelivered > 0.0), "{doubled} of {kills}, {redelivered} told");
-    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+    assert!(
+        doubled <= kills && redelivered >= doubled_points as f64,
+        "{doubled} with {doubled_points}, {redelivered} told"
+    );
 }
 
 fn finish(mut sidecar: Sidecar, intake: &FakeIntake, dir: &Path) -> f64 {

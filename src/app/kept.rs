@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::tasks::Restart;
-use crate::page::{HealthServer, PageServer};
-use crate::pipeline::{Observation, Pace, PullRequest, StoreRequest};
+use crate::page::{HealthServer, PageServer, Wires};
+use crate::pipeline::{Observation, Pace, PullRequest, Upload};
+use crate::sink::upload::Uploader;
 use crate::snapshot::Snapshots;
 use crate::source::{puller::Puller, sampler, sampler::Sampler};
 
@@ -40,6 +41,18 @@ impl Restart for Pulling {
     }
 }
 
+/// The uploader gives up what was under way, and says so; the next round brings other profiles.
+pub(super) struct Uploading {
+    pub uploader: Uploader,
+    pub uploads: mpsc::Receiver<Upload>,
+}
+
+impl Restart for Uploading {
+    async fn run(&mut self) {
+        self.uploader.run(&mut self.uploads).await;
+    }
+}
+
 /// The listener stays bound: probes wait in its backlog meanwhile.
 pub(super) struct Health {
     pub server: HealthServer,
@@ -57,12 +70,12 @@ impl Restart for Health {
 pub(super) struct Page {
     pub server: PageServer,
     pub parts: Snapshots,
-    pub store: mpsc::Sender<StoreRequest>,
+    pub wires: Wires,
     pub stop: CancellationToken,
 }
 
 impl Restart for Page {
     async fn run(&mut self) {
-        self.server.run(self.parts.clone(), self.store.clone(), self.stop.clone()).await;
+        self.server.run(self.parts.clone(), self.wires.clone(), self.stop.clone()).await;
     }
 }

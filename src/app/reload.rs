@@ -259,8 +259,9 @@ mod tests {
     fn what_was_decided_at_the_start_stays_as_it_was() {
         check(
             "[statsd]\nlisten = [\"127.0.0.1:1\"]\nmax_datagram = \"1KiB\"\n[aggregate]\ninterval = \"2s\"\n[watch]\ninterval = \"2s\"\n\
-             [datadog]\noutput = \"none\"\nhistorical = true\nown_metrics = false\n[spool]\nmax_memory = \"1MiB\"\n\
-             [profile]\nurl = \"http://127.0.0.1:1/debug/pprof\"\nmax_files = 3\n[page]\nlisten = \"127.0.0.1:2\"\n\
+             [datadog]\noutput = \"none\"\nprofile_url = \"https://127.0.0.1:1\"\nhistorical = true\nown_metrics = false\n\
+             [datadog.agent]\ntrace = \"http://127.0.0.1:1\"\n[spool]\nmax_memory = \"1MiB\"\n\
+             [profile]\nurl = \"http://127.0.0.1:1/debug/pprof\"\nmax_files = 3\nupload = \"agent\"\n[page]\nlisten = \"127.0.0.1:2\"\n\
              [health]\nlisten = \"127.0.0.1:3\"\n[run]\nshutdown_timeout = \"3s\"\n[log]\nformat = \"json\"\n",
             false,
         );

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::aggregate;
-use crate::config::{Config, Counters, Limit, MapperProfile, Output, TagAction};
+use crate::config::{Config, Counters, Limit, MapperProfile, Output, TagAction, TraceAddress, UploadTo};
 use crate::datadog::Policy;
 use crate::pipeline::words::Identity;
 use crate::pipeline::{StopTime, plan};
 use crate::secret::Secret;
-use crate::sink::{Proxy, agent, intake, store};
+use crate::sink::{Proxy, agent, intake, store, upload};
 use crate::source::{puller, sampler, unix::UnixgramSource, unix_stream::UnixStreamSource};
 use crate::{detect, page};
 
@@ -29,7 +29,7 @@ pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
         api_key_file: api_key_file.clone(),
         hostname: config.identity.hostname.clone(),
         ca_file: config.datadog.ca_file.clone(),
-        proxy: Proxy { https: config.proxy.https.clone(), no: config.proxy.no_proxy.clone() },
+        proxy: proxy(config),
         max_memory: config.spool.max_memory.0,
         spool_dir: config.spool.dir.clone(),
         max_size: config.spool.max_size.0,
@@ -39,6 +39,27 @@ pub(super) fn intake(config: &Config, stopped: StopTime) -> intake::Settings {
         stopped,
         ..defaults
     }
+}
+
+fn proxy(config: &Config) -> Proxy {
+    Proxy { https: config.proxy.https.clone(), no: config.proxy.no_proxy.clone() }
+}
+
+/// `None` when profiles are not uploaded.
+pub(super) fn upload(config: &Config, stopped: StopTime) -> Option<upload::Settings> {
+    let to = match config.upload.as_ref()? {
+        UploadTo::Agent(TraceAddress::Http(url)) => upload::To::Agent(url.base()),
+        UploadTo::Agent(TraceAddress::Unix(path)) => upload::To::AgentSocket(path.clone()),
+        UploadTo::Intake { base_url, api_key, api_key_file } => upload::To::Intake {
+            base_url: base_url.clone(),
+            api_key: api_key.clone(),
+            api_key_file: api_key_file.clone(),
+            ca_file: config.datadog.ca_file.clone(),
+            proxy: proxy(config),
+        },
+    };
+    let hostname = config.identity.hostname.clone();
+    Some(upload::Settings { to, hostname, drain: drain(config.run.shutdown_timeout), stopped })
 }
 
 pub(super) fn agent(config: &Config, stopped: StopTime) -> agent::Settings {

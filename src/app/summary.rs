@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::config::{Config, Limit, Output};
+use crate::config::{Config, Limit, Output, TraceAddress, UploadTo};
 use crate::snapshot::DegradedView;
 
 use super::bind::Bound;
@@ -90,7 +90,15 @@ fn watch(config: &Config) -> String {
 
 fn profiles(config: &Config) -> String {
     let kept = config.profile.dir.as_ref().map_or("in memory".to_owned(), |dir| format!("in {}", dir.display()));
-    format!("{}, kept {kept}", config.profile.url.base())
+    let uploaded = match &config.upload {
+        None => String::new(),
+        Some(UploadTo::Agent(TraceAddress::Http(url))) => format!(", uploaded through the Agent at {}", url.base()),
+        Some(UploadTo::Agent(TraceAddress::Unix(path))) => {
+            format!(", uploaded through the Agent at unix://{}", path.display())
+        }
+        Some(UploadTo::Intake { base_url, .. }) => format!(", uploaded to {base_url}"),
+    };
+    format!("{}, kept {kept}{uploaded}", config.profile.url.base())
 }
 
 /// What is known to be missing before anything has run.

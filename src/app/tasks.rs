@@ -2,7 +2,7 @@
 //!
 //! What carries the app's metrics or an incident's story is never begun again by itself: half of its state would be gone, and
 //! a whole new process is worth more than a sidecar that listens and passes nothing on. The page, the health listener, the
-//! sampler, the puller and the reload hold nothing that others cannot do without for a moment, so they are.
+//! sampler, the puller, the uploader and the reload hold nothing that others cannot do without for a moment, so they are.
 
 use std::any::Any;
 use std::collections::HashMap;

@@ -82,7 +82,8 @@ impl Rig {
         let text = format!(
             "[statsd]\nlisten = [\"127.0.0.1:0\"]\n[page]\nlisten = \"127.0.0.1:0\"\n[health]\nlisten = \"127.0.0.1:0\"\n\
              [aggregate]\ninterval = \"1s\"\n[datadog]\nown_metrics = false\n[datadog.agent]\ndogstatsd = \"udp://{}\"\n\
-             [watch]\npid = {}\ninterval = \"100ms\"\n[profile]\nurl = \"http://{nobody}/debug/pprof\"\n",
+             trace = \"http://{nobody}\"\n\
+             [watch]\npid = {}\ninterval = \"100ms\"\n[profile]\nurl = \"http://{nobody}/debug/pprof\"\nupload = \"agent\"\n",
             agent.local_addr().unwrap(),
             app.id()
         );
@@ -139,8 +140,12 @@ impl Rig {
 }
 
 async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    ask(address, &format!("GET {path} HTTP/1.1\r\n")).await
+}
+
+async fn ask(address: SocketAddr, head: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
@@ -198,7 +203,14 @@ async fn comes_back(name: &'static str) {
 /// What only the task itself can bring about.
 async fn works(name: &str, rig: &Rig) {
     match name {
-        "page" => rig.answers(rig.page, "/api/status", |answer| answer.starts_with("HTTP/1.1 200")).await,
+        "page" => {
+            rig.answers(rig.page, "/api/status", |answer| answer.starts_with("HTTP/1.1 200")).await;
+            // Its wires to store and investigation outlive the fault.
+            rig.answers(rig.page, "/api/profiles", |answer| answer.starts_with("HTTP/1.1 200")).await;
+            let begun = ask(rig.page, "POST /api/profiles HTTP/1.1\r\nX-Oomwatch: 1\r\n").await.unwrap();
+            let known = ["202", "409", "429"];
+            assert!(known.iter().any(|status| begun.starts_with(&format!("HTTP/1.1 {status}"))), "{begun}");
+        }
         "health" => rig.answers(rig.health, "/readyz", |answer| answer.starts_with("HTTP/1.1 200")).await,
         // The second is surely a new one.
         "sampler" => {
@@ -235,6 +247,11 @@ async fn a_panic_in_the_sampler_leaves_the_rest_alone() {
 #[tokio::test]
 async fn a_panic_in_the_puller_leaves_the_rest_alone() {
     comes_back("puller").await;
+}
+
+#[tokio::test]
+async fn a_panic_in_the_uploader_leaves_the_rest_alone() {
+    comes_back("upload").await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod http;
 mod logging;
 pub mod manifest;
 pub mod profile;
+pub mod pull;
 pub mod replay;
 mod run;
 mod top;
@@ -65,7 +66,7 @@ enum Command {
     Manifest(manifest::Args),
     /// Show a real leak being named: no account and no cluster needed, Go is.
     Demo(demo::Demo),
-    /// Look into profiles that were stored, offline.
+    /// Look into profiles, offline; or pull one.
     #[command(subcommand)]
     Profile(profile::Command),
     /// Run the detector over recorded readings and print what it would have said, as CSV.
@@ -101,7 +102,7 @@ pub fn main() -> ExitCode {
         Some(Command::Manifest(args)) => print(&manifest::patch(&args)),
         Some(Command::Version) => print(&version::text()),
         Some(Command::Demo(demo)) => demo.run(),
-        Some(Command::Profile(command)) => profile::run(&command),
+        Some(Command::Profile(command)) => profile::run(&command, path),
         Some(Command::Replay { files }) => replay::command(&files),
         Some(Command::Run { end_with_parent }) => run::run(path, end_with_parent),
         Some(Command::Top(args)) => top::run(path, &args),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::pull;
 use crate::pprof::{self, Confidence, Culprit, Flat, Groups, Growth, Naming, Profile};
 
 /// A file is the user's own and this is his workstation, so far more is taken than from an app.
@@ -25,14 +26,17 @@ pub enum Command {
     Top(TopArgs),
     /// What grew between two profiles, and who made it.
     Diff(DiffArgs),
+    /// Pull one from an app now, as the sidecar does.
+    Pull(pull::Args),
 }
 
 /// Runs a `profile` command on this process's outputs.
-pub fn run(command: &Command) -> ExitCode {
+pub fn run(command: &Command, settings: Option<&Path>) -> ExitCode {
     let (mut out, mut errors) = (std::io::stdout().lock(), std::io::stderr().lock());
     ExitCode::from(match command {
         Command::Top(args) => top(args, &mut out, &mut errors),
         Command::Diff(args) => diff(args, &mut out, &mut errors),
+        Command::Pull(args) => return pull::run(args, settings, &mut out, &mut errors),
     })
 }
 

@@ -14,6 +14,7 @@ use super::layers::{Layers, Origin};
 use super::own_address;
 use super::traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd, Top};
 use super::types::{AgentAddress, ByteSize, HttpUrl};
+use super::upload;
 use super::watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
 use super::words::{OutputChoice, TagFilter};
 use crate::secret::Secret;
@@ -69,6 +70,7 @@ pub(super) fn config(layers: &mut Layers, env: &BTreeMap<String, String>) -> Con
         run: Run::read(layers),
         log: Log::read(layers),
         output: Output::None,
+        upload: None,
         identity: Identity::default(),
         secrets: Secrets::default(),
         proxy: datadog_env::proxy(env),
@@ -85,7 +87,9 @@ pub(super) fn config(layers: &mut Layers, env: &BTreeMap<String, String>) -> Con
     let bearer = config.profile.bearer_file.as_deref();
     config.secrets.profile_bearer = bearer.and_then(|path| secret("profile.bearer_file", path, layers));
     config.identity = identity(&config.datadog, env);
-    config.output = output(&config, layers, env);
+    let key = api_key(&config, layers, env);
+    config.upload = upload::resolve(&config, key.clone(), layers);
+    config.output = output(&config, key, layers, env);
     config
 }
 
@@ -300,8 +304,7 @@ fn has_tag(tags: &[String], key: &str) -> bool {
 }
 
 /// Follows `datadog.output` to where it leads, and refuses what could not work there.
-fn output(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>) -> Output {
-    let key = api_key(config, layers, env);
+fn output(config: &Config, key: Option<ApiKey>, layers: &mut Layers, env: &BTreeMap<String, String>) -> Output {
     if let Some(path) = &config.datadog.ca_file
         && let Err(error) = std::fs::File::open(path)
     {
@@ -331,9 +334,11 @@ fn output(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>) 
     }
 }
 
+pub(super) type ApiKey = (Secret, Option<PathBuf>);
+
 /// The key, and its file when it came from there. `DD_API_KEY` stands above a file named in `sidecar.toml` and below one named
 /// by an `OOMWATCH_*` variable, like every other setting.
-fn api_key(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>) -> Option<(Secret, Option<PathBuf>)> {
+fn api_key(config: &Config, layers: &mut Layers, env: &BTreeMap<String, String>) -> Option<ApiKey> {
     let file = config.datadog.api_key_file.as_ref();
     let file_first = matches!(layers.origin("datadog.api_key_file"), Origin::Variable(_));
     match (set(env, "DD_API_KEY"), file) {

@@ -37,12 +37,16 @@ pub(super) fn settings(env: &BTreeMap<String, String>) -> Vec<(&'static str, Str
             found.push((path, (*variable).to_owned(), value));
         }
     }
-    if let Some(host) = set(env, "DD_AGENT_HOST")
-        && !found.iter().any(|(path, ..)| *path == "datadog.agent.dogstatsd")
-    {
-        let port = set(env, "DD_DOGSTATSD_PORT").unwrap_or("8125");
-        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
-        found.push(("datadog.agent.dogstatsd", "DD_AGENT_HOST".to_owned(), format!("udp://{host}:{port}")));
+    let Some(host) = set(env, "DD_AGENT_HOST") else { return found };
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+    for (path, scheme, variable, port) in [
+        ("datadog.agent.dogstatsd", "udp", "DD_DOGSTATSD_PORT", "8125"),
+        ("datadog.agent.trace", "http", "DD_TRACE_AGENT_PORT", "8126"),
+    ] {
+        if !found.iter().any(|(known, ..)| *known == path) {
+            let port = set(env, variable).unwrap_or(port);
+            found.push((path, "DD_AGENT_HOST".to_owned(), format!("{scheme}://{host}:{port}")));
+        }
     }
     found
 }

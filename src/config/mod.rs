@@ -15,6 +15,7 @@ mod render;
 mod suggest;
 mod traffic;
 mod types;
+mod upload;
 mod value;
 mod watching;
 mod words;
@@ -30,6 +31,7 @@ pub use layers::Origin;
 pub use render::{docs, sample, schema};
 pub use traffic::{Agent, Aggregate, Datadog, Filter, Spool, Statsd};
 pub use types::{AgentAddress, ByteSize, HttpUrl, Limit, Pattern, TraceAddress};
+pub use upload::UploadTo;
 pub use value::Kind;
 pub use watching::{Alert, Health, Log, Page, Profile, Run, State, Watch};
 
@@ -60,6 +62,8 @@ pub struct Config {
     pub log: Log,
     /// Where `datadog.output` leads, with what is needed there.
     pub output: Output,
+    /// Where `profile.upload` leads, with what is needed there; `None` for "off".
+    pub upload: Option<UploadTo>,
     /// Under which host and tags everything is sent.
     pub identity: Identity,
     pub secrets: Secrets,

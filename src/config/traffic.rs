@@ -100,7 +100,7 @@ section! {
         api_key_file: Option<PathBuf> = r#""""#,
         /// Replaces `https://api.SITE`, for a proxy or a test; plain http only on loopback. Also DD_URL, DD_DD_URL.
         url: Option<HttpUrl> = r#""""#,
-        /// Replaces the address that profiles are uploaded to.
+        /// Replaces https://intake.profile.<site> for profile.upload = "intake". For tests and proxies.
         profile_url: Option<HttpUrl> = r#""""#,
         /// Host name of everything sent to the intake; "" takes NODE_NAME. Replicas need a host name or a pod tag each, or
         /// they overwrite one another. Also DD_HOSTNAME.
@@ -129,7 +129,7 @@ section! {
         /// "udp://host:port" or "unix:///path". Also DD_DOGSTATSD_URL, else DD_AGENT_HOST with DD_DOGSTATSD_PORT.
         dogstatsd: Option<AgentAddress> = r#""""#,
         /// Where the Agent takes profiles, "http://host:8126" or "unix:///path"; used by profile.upload = "agent" only. Also
-        /// DD_TRACE_AGENT_URL.
+        /// DD_TRACE_AGENT_URL, else DD_AGENT_HOST with DD_TRACE_AGENT_PORT.
         trace: Option<TraceAddress> = r#""""#,
     }
 }

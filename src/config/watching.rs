@@ -75,7 +75,9 @@ section! {
         max_size: ByteSize = r#""64MiB""#,
         /// The most profiles kept; the oldest goes first.
         max_files: u32 = "20",
-        /// Sends profiles to Datadog: "off", "agent" or "intake".
+        /// Sends the profiles of an incident (heap and goroutines, no baselines) to Datadog: "agent" through datadog.agent.trace,
+        /// the recommended way; "intake" straight to Datadog with the API key, a way that Datadog does not promise to keep;
+        /// "off" for neither. A profile holds names of functions and files, and no data of the app.
         upload: Upload = r#""off""#,
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn status(parts: &Snapshots) -> Vec<u8> {
         output: &output,
         statsd: StatsdPart { clients: watch.statsd_clients, dropped, ..StatsdPart::clone(&statsd) },
         memory,
-        identities: sum(&statsd.identities, &output.identities),
+        identities: sum(&sum(&statsd.identities, &output.identities), &watch.identities),
         degraded,
     })
 }

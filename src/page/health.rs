@@ -44,7 +44,7 @@ impl HealthServer {
             let response = route(&request, &metrics);
             async move { response }
         };
-        serve(&self.listener, stop, handler).await;
+        serve(&self.listener, stop, |_, _| false, handler).await;
     }
 }
 

@@ -41,6 +41,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
+/// Whether a method other than GET and HEAD is known at a path.
+pub(super) type Takes = fn(&Method, &str) -> bool;
+
 /// On every answer. Everything the page needs is embedded, so nothing may be loaded from elsewhere or inline.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
@@ -78,7 +81,8 @@ pub(super) fn refusal(status: StatusCode, words: &'static str) -> Response<Body>
 }
 
 /// Serves until `stop`; then gives requests under way a moment, and drops the rest.
-pub(super) async fn serve<H, F>(listener: &TcpListener, stop: CancellationToken, handler: H)
+/// Methods other than GET and HEAD reach the handler where `takes` says so.
+pub(super) async fn serve<H, F>(listener: &TcpListener, stop: CancellationToken, takes: Takes, handler: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -88,7 +92,7 @@ where
         tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => connections.admit(stream, &stop, &handler),
+                Ok((stream, _)) => connections.admit(stream, &stop, takes, &handler),
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
         }
@@ -110,7 +114,7 @@ struct Connection {
 }
 
 impl Connections {
-    fn admit<H, F>(&mut self, stream: TcpStream, stop: &CancellationToken, handler: &H)
+    fn admit<H, F>(&mut self, stream: TcpStream, stop: &CancellationToken, takes: Takes, handler: &H)
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
@@ -119,7 +123,7 @@ impl Connections {
             return; // Dropping the stream closes it.
         }
         let busy = Arc::new(AtomicBool::new(false));
-        let task = self.tasks.spawn(connection(stream, stop.clone(), handler.clone(), busy.clone()));
+        let task = self.tasks.spawn(connection(stream, stop.clone(), takes, handler.clone(), busy.clone()));
         self.open.push_back(Connection { task, busy });
     }
 
@@ -143,12 +147,12 @@ impl Connections {
     }
 }
 
-async fn connection<H, F>(stream: TcpStream, stop: CancellationToken, handler: H, busy: Arc<AtomicBool>)
+async fn connection<H, F>(stream: TcpStream, stop: CancellationToken, takes: Takes, handler: H, busy: Arc<AtomicBool>)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let service = service_fn(move |request| answered(request, handler.clone(), busy.clone()));
+    let service = service_fn(move |request| answered(request, takes, handler.clone(), busy.clone()));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_BYTES);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(WriteLimit::new(stream)), service));
@@ -165,6 +169,7 @@ where
 /// Checks what holds for every route, lets the handler answer, and adds the headers of every answer.
 async fn answered<H, F>(
     request: Request<Incoming>,
+    takes: Takes,
     handler: H,
     busy: Arc<AtomicBool>,
 ) -> Result<Response<Body>, Infallible>
@@ -173,7 +178,7 @@ where
     F: Future<Output = Response<Body>>,
 {
     let busy = Busy::new(busy);
-    let mut response = match refused_form(&request) {
+    let mut response = match refused_form(&request, takes) {
         Some(refusal) => refusal,
         None => handler(request).await,
     };
@@ -188,9 +193,10 @@ where
     Ok(response.map(|body| body.map_frame(held).boxed_unsync()))
 }
 
-/// GET and HEAD without a body are all that is spoken here.
-fn refused_form(request: &Request<Incoming>) -> Option<Response<Body>> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+/// GET and HEAD without a body are all that is spoken, but for what `takes` knows.
+fn refused_form(request: &Request<Incoming>, takes: Takes) -> Option<Response<Body>> {
+    let read = request.method() == Method::GET || request.method() == Method::HEAD;
+    if !read && !takes(request.method(), request.uri().path()) {
         let mut refusal = refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
         refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -4,7 +4,7 @@
 //! loopback, where a browser may be steered by a foreign site: `guard` checks host, origin and token of every request.
 //! The health listener may stand on the pod's address and therefore shows nothing but two probes and numbers.
 //!
-//! Missing: `POST /api/profiles`, `DELETE /api/profiles/{id}` and the flame graph; nothing here changes any state.
+//! Only what concerns profiles asks a task, with a time limit: `profiles`. Missing: the flame graph.
 
 mod api;
 mod assets;
@@ -12,6 +12,7 @@ mod guard;
 pub mod health;
 mod http;
 mod openmetrics;
+mod profiles;
 mod server;
 mod stream;
 #[cfg(test)]
@@ -19,4 +20,5 @@ mod tests;
 mod write_limit;
 
 pub use health::HealthServer;
+pub use profiles::Wires;
 pub use server::{PageServer, Settings};

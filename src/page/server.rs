@@ -7,24 +7,19 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
 use super::http::{Body, answer, refusal, serve, with_body};
+use super::profiles::{self, Wires};
 use super::{api, assets, stream};
-use crate::pipeline::StoreRequest;
 use crate::snapshot::Snapshots;
 
 const JSON: &str = "application/json";
-/// How long the profile store may take before the page gives up.
-const STORE_TIME: Duration = Duration::from_secs(5);
 
 /// What the page needs to know of its settings, checked.
 #[derive(Clone)]
@@ -74,14 +69,15 @@ impl PageServer {
         self.address
     }
 
-    /// Answers until `stop`, from the snapshots; profiles come from the store. May be run again: the listener stays bound.
-    pub async fn run(&self, parts: Snapshots, store: mpsc::Sender<StoreRequest>, stop: CancellationToken) {
-        let page = Arc::new(Page { guard: self.guard.clone(), parts, store, stop: stop.clone() });
+    /// Answers until `stop`, from the snapshots; what concerns profiles is asked over the wires. May be run again: the listener
+    /// stays bound.
+    pub async fn run(&self, parts: Snapshots, wires: Wires, stop: CancellationToken) {
+        let page = Arc::new(Page { guard: self.guard.clone(), parts, wires, stop: stop.clone() });
         let handler = move |request: Request<Incoming>| {
             let page = page.clone();
             async move { page.answer(&request).await }
         };
-        serve(&self.listener, stop, handler).await;
+        serve(&self.listener, stop, profiles::takes, handler).await;
     }
 }
 
@@ -89,7 +85,7 @@ impl PageServer {
 struct Page {
     guard: Guard,
     parts: Snapshots,
-    store: mpsc::Sender<StoreRequest>,
+    wires: Wires,
     stop: CancellationToken,
 }
 
@@ -99,6 +95,9 @@ impl Page {
             return refusal;
         }
         let path = request.uri().path();
+        if let Some(path) = path.strip_prefix("/api/profiles") {
+            return profiles::answer(&self.wires, request.method(), request.headers(), path).await;
+        }
         if let Some((kind, bytes)) = assets::find(path) {
             return answer(StatusCode::OK, kind, bytes);
         }
@@ -111,15 +110,14 @@ impl Page {
                 let events = stream::events(self.parts.clone(), self.stop.clone());
                 with_body(StatusCode::OK, "text/event-stream", events)
             }
-            path => self.one(path).await,
+            path => self.one(path),
         }
     }
 
     /// The routes that end in an id.
-    async fn one(&self, path: &str) -> Response<Body> {
+    fn one(&self, path: &str) -> Response<Body> {
         match path.split_once('/') {
             Some(("incidents", id)) => self.incident(id),
-            Some(("profiles", id)) if is_id(id) => self.profile(id).await,
             _ => not_found(),
         }
     }
@@ -154,35 +152,10 @@ impl Page {
             None => not_found(),
         }
     }
-
-    async fn profile(&self, id: &str) -> Response<Body> {
-        let (reply, answered) = oneshot::channel();
-        let asked = async {
-            self.store.send(StoreRequest::Read { id: id.to_owned(), reply }).await.ok()?;
-            answered.await.ok()
-        };
-        match tokio::time::timeout(STORE_TIME, asked).await {
-            Ok(Some(Some(bytes))) => attachment(id, answer(StatusCode::OK, "application/octet-stream", bytes)),
-            Ok(Some(None)) => not_found(),
-            Ok(None) | Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the profile store does not answer\n"),
-        }
-    }
 }
 
-fn attachment(id: &str, mut response: Response<Body>) -> Response<Body> {
-    let words = format!("attachment; filename=\"oomwatch-{id}.pb.gz\"");
-    let value = HeaderValue::from_str(&words).expect("an id of hex digits fits into a header");
-    response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
-    response
-}
-
-fn not_found() -> Response<Body> {
+pub(super) fn not_found() -> Response<Body> {
     refusal(StatusCode::NOT_FOUND, "there is nothing here\n")
-}
-
-/// `^[0-9a-f]{16}$`
-fn is_id(text: &str) -> bool {
-    text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The first value of a query parameter, as written.
@@ -203,16 +176,6 @@ fn moment(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod units {
     use super::*;
-
-    #[test]
-    fn only_sixteen_lower_case_hex_digits_are_an_id() {
-        assert!(is_id("0123456789abcdef"));
-        for text in
-            ["", "0123456789abcde", "0123456789abcdef0", "0123456789ABCDEF", "../../../etc/pas", "0123456789abcde\0"]
-        {
-            assert!(!is_id(text), "{text:?}");
-        }
-    }
 
     #[test]
     fn since_is_unix_seconds_or_rfc_3339() {

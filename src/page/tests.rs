@@ -1,6 +1,7 @@
 //! Both listeners over raw TCP, as a hostile or clumsy client would use them.
 
 mod connections;
+mod profiles;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,8 +19,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::http::{CONNECTIONS, HEADER_TIME};
-use super::{HealthServer, PageServer, Settings};
-use crate::pipeline::StoreRequest;
+use super::{HealthServer, PageServer, Settings, Wires};
+use crate::pipeline::plan::Wish;
+use crate::pipeline::{PullNow, StoreRequest, StoredProfile};
 use crate::snapshot::{
     About, DegradedView, IncidentView, MemoryView, OutputPart, ReadingPoint, Snapshots, StatsdPart, TopContexts,
     TopName, WatchPart,
@@ -63,9 +65,11 @@ impl Rig {
         let (address, stop) = (server.local_addr(), CancellationToken::new());
         let (store, requests) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
-        let until = stop.clone();
-        tasks.spawn(async move { server.run(parts, store, until).await });
+        let (asked, wishes) = mpsc::channel(1);
+        let (wires, until) = (Wires { store, asked }, stop.clone());
+        tasks.spawn(async move { server.run(parts, wires, until).await });
         tasks.spawn(store_of_all_but_one(requests));
+        tasks.spawn(one_round_then_a_cool_down(wishes));
         Self { address, stop, watch, incidents, _statsd: statsd, tasks }
     }
 
@@ -89,10 +93,28 @@ impl Rig {
 }
 
 async fn store_of_all_but_one(mut requests: mpsc::Receiver<StoreRequest>) {
+    let known = |id: &str| id != "00112233445566ab";
     while let Some(request) = requests.recv().await {
-        if let StoreRequest::Read { id, reply } = request {
-            reply.send((id != "00112233445566ab").then(|| Bytes::from_static(PROFILE))).ok();
+        match request {
+            StoreRequest::Read { id, reply } => drop(reply.send(known(&id).then(|| Bytes::from_static(PROFILE)))),
+            StoreRequest::Forget { id, reply } => drop(reply.send(known(&id))),
+            StoreRequest::List { reply } => drop(reply.send(vec![StoredProfile {
+                id: "0123456789abcdef".into(),
+                kind: "heap".into(),
+                reason: "baseline".into(),
+                taken_at: 60.0,
+                bytes: 9,
+            }])),
+            StoreRequest::Save { .. } => panic!("the page saves nothing"),
         }
+    }
+}
+
+async fn one_round_then_a_cool_down(mut wishes: mpsc::Receiver<PullNow>) {
+    let answers = [Wish::Begun, Wish::Suppressed("busy"), Wish::Suppressed("cooldown"), Wish::Suppressed("budget")];
+    for answer in answers {
+        let Some(PullNow { reply }) = wishes.recv().await else { return };
+        reply.send(answer).ok();
     }
 }
 
@@ -270,8 +292,9 @@ async fn every_answer_carries_the_security_headers() {
         (format!("GET /api/nothing {host}localhost\r\n\r\n"), 404),
         (format!("GET / {host}evil.example\r\n\r\n"), 421),
         (format!("GET /api/status {host}localhost\r\nSec-Fetch-Site: cross-site\r\n\r\n"), 403),
-        (format!("POST /api/profiles {host}localhost\r\nContent-Length: 0\r\n\r\n"), 405),
-        (format!("DELETE /api/profiles/00112233445566aa {host}localhost\r\n\r\n"), 405),
+        (format!("POST /api/profiles {host}localhost\r\nContent-Length: 0\r\n\r\n"), 403),
+        (format!("PUT /api/profiles {host}localhost\r\nContent-Length: 0\r\n\r\n"), 405),
+        (format!("DELETE /api/profiles/00112233445566aa {host}localhost\r\n\r\n"), 403),
         (format!("GET /api/status {host}localhost\r\nContent-Length: 3\r\n\r\nabc"), 413),
     ] {
         let answer = rig.send(&request).await;

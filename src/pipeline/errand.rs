@@ -9,7 +9,7 @@ use tracing::warn;
 use super::compare::{self, Baselines, Compared, Material};
 use super::incident::KeptProfile;
 use super::plan::{Purpose, Step};
-use super::{NewProfile, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, WallClock};
+use super::{NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, WallClock};
 use crate::pprof::Naming;
 
 /// How a step ended.
@@ -31,6 +31,8 @@ pub(super) enum Yield {
 pub(super) struct Errand {
     pub step: Step,
     pub reason: String,
+    /// The open one, which its evidence is pinned for.
+    pub incident: Option<String>,
     pub pulls: mpsc::Sender<PullRequest>,
     pub store: mpsc::Sender<StoreRequest>,
     pub clock: WallClock,
@@ -76,26 +78,26 @@ impl Errand {
     async fn keep(&self, bytes: &bytes::Bytes) -> Option<KeptProfile> {
         let (reply, answer) = oneshot::channel();
         let kind = self.step.kind.label();
-        let profile = NewProfile {
-            kind,
-            reason: self.reason.clone(),
-            bytes: bytes.clone(),
-            pinned: self.step.purpose != Purpose::Evidence || self.step.kind == ProfileKind::HeapAfterGc,
-        };
+        let taken_at = (self.clock)();
+        let profile = NewProfile { kind, reason: self.reason.clone(), bytes: bytes.clone(), taken_at, pin: self.pin() };
         let _closed = self.store.send(StoreRequest::Save { profile, reply }).await;
         match answer.await {
-            Ok(Ok(id)) => Some(KeptProfile {
-                id,
-                kind,
-                reason: self.reason.clone(),
-                taken_at: (self.clock)(),
-                bytes: bytes.len() as u64,
-            }),
+            Ok(Ok(id)) => {
+                Some(KeptProfile { id, kind, reason: self.reason.clone(), taken_at, bytes: bytes.len() as u64 })
+            }
             Ok(Err(words)) => {
                 warn!("profile not kept: {words}");
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    fn pin(&self) -> Pin {
+        match (&self.step.purpose, &self.incident) {
+            (Purpose::FirstSight | Purpose::Baseline, _) => Pin::Baseline,
+            (Purpose::Evidence, Some(id)) if self.step.kind != ProfileKind::Heap => Pin::Incident(id.clone()),
+            _ => Pin::None,
         }
     }
 

@@ -18,11 +18,13 @@ use super::errand::{Done, Errand, Yield};
 use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
 use super::plan::{Cause, Plan, Purpose, Settings, Step, Wish};
+use super::pulls::Pulls;
+use super::upload::{self, Outbox};
 use super::views;
 use super::words::{self, Identity};
 use super::{
-    Degraded, Finding, Gone, Outgoing, OwnMetric, ProfileKind, PullFailed, PullRequest, Runtime, StoreRequest, Target,
-    WallClock,
+    Degraded, Finding, Gone, Outgoing, OwnMetric, ProfileKind, PullFailed, PullNow, PullRequest, Runtime, StoreRequest,
+    Target, Upload, WallClock,
 };
 use crate::detect::{Change, Severity};
 use crate::pprof::Confidence;
@@ -34,8 +36,12 @@ use crate::telemetry;
 #[derive(Debug)]
 pub struct Wires {
     pub findings: mpsc::Receiver<Finding>,
+    /// Wishes from the page; none come when the page has ended.
+    pub asked: mpsc::Receiver<PullNow>,
     pub pulls: mpsc::Sender<PullRequest>,
     pub store: mpsc::Sender<StoreRequest>,
+    /// `None` when profiles are not uploaded.
+    pub uploads: Option<mpsc::Sender<Upload>>,
     pub outgoing: mpsc::Sender<Outgoing>,
     pub own: mpsc::Sender<Vec<OwnMetric>>,
     pub runtime: watch::Sender<Runtime>,
@@ -56,6 +62,9 @@ pub struct Investigation {
     runtime: Runtime,
     /// The heap of the round under way, for the goroutine step to be named with; replaced by each evidence heap.
     round_heap: Option<(Duration, bytes::Bytes)>,
+    /// Profiles of the round under way that are to be uploaded.
+    outbox: Outbox,
+    pulls: Pulls,
     /// The step under way; dropped when the app is gone.
     work: Option<Work>,
 }
@@ -69,9 +78,12 @@ impl std::fmt::Debug for Investigation {
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 impl Investigation {
-    pub fn new(settings: Settings, who: Identity, clock: WallClock, wires: Wires) -> Investigation {
+    pub fn new(settings: Settings, who: Identity, clock: WallClock, mut wires: Wires) -> Investigation {
+        let outbox = Outbox::new(wires.uploads.take());
         Investigation {
             wires,
+            outbox,
+            pulls: Pulls::default(),
             clock,
             began: Instant::now(),
             ledger: Ledger::new(who),
@@ -92,9 +104,10 @@ impl Investigation {
             tokio::select! {
                 finding = self.wires.findings.recv() => match finding {
                     Some(finding) => self.found(finding).await,
-                    None => return,
+                    None => return self.outbox.close(),
                 },
                 done = finish(&mut self.work) => self.done(done).await,
+                Some(now) = self.wires.asked.recv() => self.asked(now),
                 _ = tick.tick() => self.look_again(),
                 Ok(()) = self.wires.settings.changed() => self.reconfigure(),
             }
@@ -138,7 +151,8 @@ impl Investigation {
         self.baselines = Baselines::default();
         self.runtime = Runtime::default();
         self.round_heap = None;
-        self.work = None;
+        self.outbox.appeared();
+        self.abandon();
         self.plan.appeared(self.now());
     }
 
@@ -149,7 +163,8 @@ impl Investigation {
     }
 
     async fn vanished(&mut self, gone: Gone) {
-        self.work = None;
+        self.abandon();
+        self.outbox.close();
         self.plan.vanished();
         self.target = None;
         let events = self.ledger.vanished(gone, (self.clock)());
@@ -159,17 +174,33 @@ impl Investigation {
         self.send(events).await;
     }
 
+    /// Drops the step under way, with whoever it was to be pulled from.
+    fn abandon(&mut self) {
+        self.work = None;
+        self.pulls.gone();
+    }
+
     async fn alert(&mut self, change: &Change) {
         let critical = matches!(change, Change::Escalated(alert) if alert.severity == Severity::Crit);
         let cause = if critical { Cause::Critical } else { Cause::Alert };
         if let Change::Opened(alert) | Change::Escalated(alert) = change {
             warn!(kind = ?alert.kind, severity = ?alert.severity, rule = alert.rule, "growth alert: {}", alert.evidence);
             if let Wish::Suppressed(reason) = self.plan.round(self.now(), cause) {
-                telemetry::count(&telemetry::PROFILES_SUPPRESSED, Some(reason)).increment(1);
+                self.pulls.suppressed(reason);
             }
         }
         let events = self.ledger.alert(change, (self.clock)());
         self.send(events).await;
+    }
+
+    /// A person wants a round now: as an alert would, under the same cool-down and budget.
+    fn asked(&mut self, PullNow { reply }: PullNow) {
+        let wish = self.plan.round(self.now(), Cause::Alert);
+        if let Wish::Suppressed(reason) = wish {
+            self.pulls.suppressed(reason);
+        }
+        // Who asked may have given up: the round is worth having all the same.
+        let _ = reply.send(wish);
     }
 
     /// Once a second: an open incident that is not surely named is worth another round when the cool-down allows.
@@ -185,15 +216,21 @@ impl Investigation {
             return;
         }
         let now = self.now();
-        let Some(step) = self.plan.next(now, &self.ledger.figures, self.runtime.goroutines) else { return };
+        let next = self.plan.next(now, &self.ledger.figures, self.runtime.goroutines);
+        if next.is_none_or(|step| step.purpose != Purpose::Evidence) {
+            self.outbox.close();
+        }
+        let Some(step) = next else { return };
         let reason = match step.purpose {
             Purpose::FirstSight => "first_sight",
             Purpose::Baseline => "baseline",
-            Purpose::Evidence | Purpose::Count => self.ledger.open.as_ref().map_or("", |it| it.kind.label()),
+            Purpose::Evidence | Purpose::Count => self.ledger.open.as_ref().map_or("by_hand", |it| it.kind.label()),
         };
+        self.pulls.begun(step.kind);
         let errand = Errand {
             step,
             reason: reason.to_owned(),
+            incident: self.ledger.open.as_ref().map(|it| it.id.clone()),
             pulls: self.wires.pulls.clone(),
             store: self.wires.store.clone(),
             clock: self.clock,
@@ -231,11 +268,17 @@ impl Investigation {
         match yielded {
             Yield::Count(count) => self.runtime.goroutines = count.or(self.runtime.goroutines),
             Yield::Profile { bytes, live_heap } => {
+                if step.purpose == Purpose::Evidence {
+                    self.outbox.add(step.kind, bytes.clone(), || {
+                        upload::about(&self.ledger, self.target.as_ref()?, self.clock)
+                    });
+                }
                 self.runtime.degraded = None;
                 self.runtime.live_heap_bytes = live_heap.or(self.runtime.live_heap_bytes);
                 self.keep_to_compare(step, bytes, kept.cloned());
             }
         }
+        self.runtime.pulls_error = self.pulls.error();
         self.wires.runtime.send_replace(self.runtime.clone());
     }
 
@@ -262,6 +305,10 @@ impl Investigation {
     }
 
     fn failed(&mut self, step: Step, failed: PullFailed) {
+        // The count is a bonus: apps that are not Go have no such page.
+        if step.kind == ProfileKind::Index {
+            return;
+        }
         if step.purpose == Purpose::Evidence {
             self.ledger.pull_failed(failed.words.clone());
         }
@@ -271,6 +318,7 @@ impl Investigation {
             warn!(reason = failed.reason, "no profile: {}", degraded.why);
         }
         self.runtime.degraded = Some(degraded);
+        self.runtime.pulls_error = self.pulls.error();
         self.wires.runtime.send_replace(self.runtime.clone());
     }
 
@@ -298,10 +346,11 @@ impl Investigation {
 
     async fn count(&mut self, done: &Done) {
         match &done.outcome {
-            Err(failed) => telemetry::count(&telemetry::PROFILES_FAILED, Some(failed.reason)).increment(1),
+            Err(failed) => self.pulls.failed(done.step.kind, failed.reason),
             Ok(Yield::Count(_)) => {}
+            Ok(Yield::Profile { .. }) if done.kept.is_none() => self.pulls.failed(done.step.kind, "not_kept"),
             Ok(Yield::Profile { .. }) => {
-                telemetry::count(&telemetry::PROFILES_PULLED, None).increment(1);
+                self.pulls.stored();
                 let pulled = OwnMetric { name: telemetry::PROFILES_PULLED.name, value: 1.0, count: true, tag: None };
                 // A count must not be skipped as a gauge may be; the queue holds sixteen sets and is emptied at once.
                 let _closed = self.wires.own.send(vec![pulled]).await;
@@ -317,6 +366,9 @@ impl Investigation {
     }
 
     fn publish(&self) {
+        let error = self.pulls.error();
+        telemetry::gauge(&telemetry::IDENTITY_ERROR, Some("I6")).set(error as f64);
+        self.wires.runtime.send_if_modified(|runtime| std::mem::replace(&mut runtime.pulls_error, error) != error);
         let open = self.ledger.open.is_some();
         telemetry::gauge(&telemetry::INCIDENTS_OPEN, None).set(f64::from(u8::from(open)));
         let gauge = OwnMetric {

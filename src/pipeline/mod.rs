@@ -1,4 +1,5 @@
-//! The tasks that own state, and every message that passes between tasks, with the size of every queue.
+//! The tasks that own state, and every message that passes between tasks (those about profiles in
+//! `profiles.rs`), with the size of every queue.
 //!
 //! ```text
 //! source::{udp,unix}─Batch────▶ rollup ──Outgoing──▶ sink::{intake, agent, none}
@@ -7,6 +8,7 @@
 //!                 ◀──── Pace ────┘ ◀────Runtime─────  │  ▲
 //!                                         PullRequest ▼  │ PullReply
 //!                                              source::puller
+//! investigate ──Upload──▶ sink::upload ──▶ Datadog (profiles)
 //! ```
 
 pub mod chart;
@@ -16,7 +18,10 @@ pub mod incident;
 pub mod investigate;
 pub mod ledger;
 pub mod plan;
+mod profiles;
+mod pulls;
 mod rollup;
+pub mod upload;
 pub mod views;
 pub mod watch;
 pub mod words;
@@ -25,10 +30,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+pub use profiles::{
+    NewProfile, Pin, ProfileKind, PullFailed, PullNow, PullReply, PullRequest, Pulled, StoreRequest, StoredProfile,
+};
 pub use rollup::Rollup;
+pub use upload::Upload;
 
 use crate::aggregate::Window;
 use crate::detect::{Change, Reading};
@@ -58,6 +67,13 @@ pub const PULLS: usize = 1;
 
 /// Requests to the profile store. Full: the asker waits; the page gives up by its own time limit.
 pub const STORE: usize = 8;
+
+/// Uploads of profiles that wait while one is under way, each of at most [`crate::datadog::MAX_UPLOAD`] bytes. Full: the newest
+/// is lost and counted as `queue_full`; rounds are a minute apart and an upload is given up sooner.
+pub const UPLOADS: usize = 1;
+
+/// Wishes of people for a round of pulls, from the page. Full: the page says that the sidecar is busy.
+pub const ASKED: usize = 2;
 
 /// What a batch keeps of its room when it is given back.
 const SPARE_BYTES: usize = 128 * 1024;
@@ -220,6 +236,8 @@ pub struct Runtime {
     pub live_heap_bytes: Option<u64>,
     /// Why there are no profiles, and the line that mends it.
     pub degraded: Option<Degraded>,
+    /// Right side minus left side of identity I6.
+    pub pulls_error: i64,
 }
 
 /// How often the sampler looks. The watch sets it; 250 ms when the limit is near.
@@ -256,80 +274,6 @@ pub struct Figures {
     pub goroutines: Option<u64>,
     /// No alert stands and the start-up grace is over: a profile pulled now may serve as baseline.
     pub healthy: bool,
-}
-
-/// A profile of the app.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ProfileKind {
-    Heap,
-    /// After a forced collection: the truth, at the price of one.
-    HeapAfterGc,
-    Goroutine,
-    /// The index page: goroutine count and what else is served.
-    Index,
-}
-
-impl ProfileKind {
-    /// The `type` of the API.
-    pub fn label(self) -> &'static str {
-        match self {
-            ProfileKind::Heap => "heap",
-            ProfileKind::HeapAfterGc => "heap_gc",
-            ProfileKind::Goroutine => "goroutine",
-            ProfileKind::Index => "index",
-        }
-    }
-}
-
-/// Asks the puller for one profile. It answers exactly once, within its own time limits.
-#[derive(Debug)]
-pub struct PullRequest {
-    pub kind: ProfileKind,
-    pub reply: oneshot::Sender<PullReply>,
-}
-
-/// What came back from a pull. The reason is a label; the words are for people.
-#[derive(Clone, Debug)]
-pub struct PullReply {
-    pub kind: ProfileKind,
-    pub took: Duration,
-    pub outcome: Result<Pulled, PullFailed>,
-}
-
-#[derive(Clone, Debug)]
-pub enum Pulled {
-    Profile(bytes::Bytes),
-    Index { goroutines: Option<u64> },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PullFailed {
-    pub reason: &'static str,
-    pub words: String,
-}
-
-/// Asks the profile store.
-#[derive(Debug)]
-pub enum StoreRequest {
-    /// Keeps a profile; answers with its id once it is on disk (or in memory where there is none).
-    Save {
-        profile: NewProfile,
-        reply: oneshot::Sender<Result<String, String>>,
-    },
-    Read {
-        id: String,
-        reply: oneshot::Sender<Option<bytes::Bytes>>,
-    },
-}
-
-/// A profile to be kept, as it was pulled.
-#[derive(Clone, Debug)]
-pub struct NewProfile {
-    pub kind: &'static str,
-    pub reason: String,
-    pub bytes: bytes::Bytes,
-    /// A baseline or evidence of the last incident: not evicted before the others.
-    pub pinned: bool,
 }
 
 /// Where we listen, after binding: port 0 has become a number.

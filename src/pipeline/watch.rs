@@ -3,6 +3,7 @@
 //! It owns the detectors and the history behind the page. It asks nobody anything: readings come in, findings go out, and the
 //! sampler is told only how often to look.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,6 +213,7 @@ impl Watch {
             statsd_clients: seen.census.clients,
             kernel_drops: seen.census.kernel_drops,
             degraded,
+            identities: BTreeMap::from([("I6", runtime.pulls_error)]),
             readings: self.chart.points(),
         };
         self.wires.part.send_replace(Arc::new(part));

@@ -176,7 +176,8 @@ fn story(incident: &Incident, figures: &Figures) -> String {
                 "- `{}` made by `{}` ({}:{}) grew {}, {:.0} % of the growth",
                 tick(&culprit.function),
                 tick(&culprit.made_by),
-                tick(&culprit.made_by_file),
+                // It stands in no backticks.
+                escape(&clean(&culprit.made_by_file, 160)),
                 culprit.made_by_line,
                 bytes(culprit.grew_bytes.max(0).unsigned_abs()),
                 culprit.share * 100.0

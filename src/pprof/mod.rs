@@ -5,6 +5,7 @@ mod delta;
 pub mod diff;
 pub mod flat;
 pub mod goroutines;
+pub mod language;
 pub mod names;
 pub mod naming;
 mod proto;

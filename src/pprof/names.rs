@@ -1,8 +1,10 @@
-//! Whose code a frame is, and how people say its name. Knows Go's naming and a little of Rust's; reads no files.
+//! Whose code a frame is, and how people say its name. Knows Go's naming and a little of Rust's and Node's; reads no
+//! files.
 //!
 //! The surprising fact: with `-trimpath` the app's own `worker/job.go` looks just like the standard library's `net/http/server.go`, so
 //! "first part without a dot" is not enough to tell them apart and the list of std's top folders decides.
 
+use super::language::{is_rust, javascript_kind};
 use super::read::Frame;
 
 /// Longest name that leaves this folder, in characters; generic instantiations can run to kilobytes.
@@ -77,7 +79,10 @@ const STD: [&str; 49] = [
 /// Whose code a frame is, from its function's package and its file's path.
 pub fn kind(frame: &Frame) -> Kind {
     let (function, file) = (&*frame.function, &*frame.file);
-    if function.contains("::") || file.ends_with(".rs") {
+    if let Some(kind) = javascript_kind(function, file) {
+        return kind;
+    }
+    if is_rust(frame) {
         return rust_kind(function, file);
     }
     let package = package(function);
@@ -188,10 +193,12 @@ pub(super) fn elide_types(name: &str) -> String {
     out
 }
 
-/// A name fit for a sentence: no control characters, no backticks, at most [`MAX_NAME`] characters.
+/// A name fit for a sentence: no control characters, none that turn the direction of text, no backticks, at most [`MAX_NAME`]
+/// characters.
 pub fn clean(name: &str) -> String {
     let mut chars = name.chars().map(|c| match c {
         '`' => '\'',
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
         c if c.is_control() => '?',
         c => c,
     });

@@ -4,6 +4,9 @@
 //! Every point that comes in, or that an earlier process left on disk, is at each moment in exactly one place: the queue (in
 //! memory or on disk), under way, delivered, or lost under a reason.
 
+#[cfg(test)]
+mod bodies;
+mod cut;
 mod disk;
 #[cfg(test)]
 mod faults;
@@ -21,7 +24,7 @@ use super::complaints::Complaints;
 use super::inflow::Inflow;
 use super::ledger::{Ledger, Now, Waiting};
 use super::outcome::{Outcome, Trouble};
-use super::queue::{Item, Queue, points};
+use super::queue::{Item, Place, Queue, points};
 use super::random;
 use super::spool::Spool;
 use crate::aggregate::Window;
@@ -132,6 +135,10 @@ impl Dispatch {
         if item.file().is_some() {
             item.payload.body.clear();
         }
+        self.line_up(item, now);
+    }
+
+    fn line_up(&mut self, item: Item, now: Now) {
         for gone in self.queue.push(item) {
             self.give_up(&gone, "queue_full", now);
         }
@@ -151,7 +158,7 @@ impl Dispatch {
         if key_open {
             self.key.sending();
         }
-        (item.tried, item.doubtful) = (true, true);
+        item.tried = true;
         self.under_way.bytes += item.length;
         self.under_way.points += points(&item);
         let next = (item.id, item.payload.clone());
@@ -163,7 +170,7 @@ impl Dispatch {
     pub fn settle(&mut self, id: u64, outcome: &Outcome, now: Now) -> bool {
         let Some(mut item) = self.landed(id) else { return false };
         // A status is a word on whether it was taken; silence is none.
-        item.doubtful = !matches!(outcome.answer, Answer::Status { .. });
+        item.doubtful |= !matches!(outcome.answer, Answer::Status { .. });
         if let Some(trouble) = &outcome.trouble {
             self.complain(trouble, now);
         }
@@ -207,13 +214,6 @@ impl Dispatch {
         self.forget(item);
     }
 
-    /// The item is settled: its file is of no use any more.
-    fn forget(&mut self, item: &Item) {
-        if let Some(file) = item.file() {
-            self.spool.remove(file);
-        }
-    }
-
     /// Changes an item, wherever it is.
     fn change(&mut self, id: u64, change: impl FnOnce(&mut Item)) -> bool {
         match self.under_way.items.get_mut(&id) {
@@ -239,23 +239,10 @@ impl Dispatch {
         self.key.success();
     }
 
-    fn split(&mut self, item: &Item, now: Now) {
-        self.answered(item.payload.endpoint);
-        match datadog::split(&item.payload) {
-            Some((left, right)) => {
-                for payload in [left, right] {
-                    let half = Item::new(self.next_id(), payload, item.sequence, item.since);
-                    self.put(Item { tried: true, again: item.again, ..half }, now);
-                }
-                self.forget(item);
-            }
-            None => self.give_up(item, "http_413_single", now),
-        }
-    }
-
     /// Nothing was learned from sending this item, which goes back: its key was replaced meanwhile, or the end came.
     pub fn come_back(&mut self, id: u64, now: Now) {
-        let Some(item) = self.landed(id) else { return };
+        let Some(mut item) = self.landed(id) else { return };
+        item.doubtful = true;
         self.breakers[item.payload.endpoint as usize].undecided();
         self.key.undecided();
         self.put(item, now);
@@ -263,7 +250,8 @@ impl Dispatch {
 
     /// The task that carried an item broke; the item goes back, and its endpoint rests for a moment.
     pub fn broke(&mut self, id: u64, now: Now) {
-        let Some(item) = self.landed(id) else { return };
+        let Some(mut item) = self.landed(id) else { return };
+        item.doubtful = true;
         self.key_answered(item.payload.endpoint, now, self.settings.policy.base);
         self.put(item, now);
     }
@@ -283,6 +271,9 @@ impl Dispatch {
             self.give_up(&item, "too_old", now);
         }
         // A disk that has begun to hang takes nothing more, and nobody else would notice.
+        if self.spool.hangs(now.tick) {
+            self.queue.relocate(Place::Memory, Item::is_unmarked);
+        }
         self.bound_memory(now);
     }
 
@@ -324,10 +315,10 @@ impl Dispatch {
             bytes: self.queue.bytes() + self.under_way.bytes,
             outage_seconds_left: self.outage_seconds_left(),
             disk_bytes: self.spool.bytes(),
-            spool: self.spool.state(),
+            spool: self.spool.state(now.tick),
         };
         let mut part = self.ledger.publish(waiting, now);
-        part.degraded.extend(self.spool.degraded());
+        part.degraded.extend(self.spool.degraded(now.tick));
         part
     }
 

@@ -4,6 +4,8 @@
 //! job at a time. It takes the next window before it thinks of the network, so a slow intake never holds up the pipeline. When
 //! its input closes it goes on for [`Settings::drain`], or until all that cannot be sent is on disk.
 
+mod disk;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,13 +16,15 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{error, info};
 
+use disk::DiskReply;
+
 use super::client::Client;
 use super::connect::Proxy;
 use super::dispatch::{Dispatch, DispatchSettings};
 use super::key::{Key, header};
 use super::ledger::Now;
 use super::outcome::Outcome;
-use super::spool::disk::{Disk, Done, Found};
+use super::spool::disk::Disk;
 use super::spool::storage::{Opener, opener};
 use crate::datadog::{Answer, Encoder, EncoderSettings, Policy};
 use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
@@ -104,13 +108,6 @@ impl Settings {
 struct Carried {
     item: u64,
     key: u64,
-}
-
-/// What came back from the thread that works on the disk.
-#[derive(Debug)]
-enum DiskReply {
-    Opened(Result<(Disk, Found), String>),
-    Did(Disk, Done),
 }
 
 /// The sink, before it runs.
@@ -265,52 +262,13 @@ impl Intake {
         for (_, carried) in self.carried.drain() {
             self.dispatch.come_back(carried.item, now);
         }
+        self.await_disk().await;
         self.dispatch.abandon(now);
         self.publish(status);
     }
 
     fn may_leave(&self, tries_end: Instant) -> bool {
         self.dispatch.is_empty() || self.dispatch.may_leave(tries_end, self.now())
-    }
-
-    /// Starts the one job that may be open: reading what is in the folder, on a thread for blocking work.
-    fn open_disk(&mut self) {
-        if let Some(opener) = self.opener.take() {
-            self.disk_job
-                .spawn_blocking(move || DiskReply::Opened(Disk::open(opener).map_err(|fault| fault.to_string())));
-        }
-    }
-
-    fn work_on_disk(&mut self) {
-        let Some(mut disk) = self.disk.take() else { return };
-        match self.dispatch.job(self.now()) {
-            Some(job) => {
-                self.disk_job.spawn_blocking(move || {
-                    let done = disk.perform(job);
-                    DiskReply::Did(disk, done)
-                });
-            }
-            None => self.disk = Some(disk),
-        }
-    }
-
-    fn disk_returns(&mut self, reply: Result<DiskReply, JoinError>) {
-        let now = self.now();
-        match reply {
-            Ok(DiskReply::Opened(Ok((disk, found)))) => {
-                self.disk = Some(disk);
-                self.dispatch.opened(Ok(found), now);
-            }
-            Ok(DiskReply::Opened(Err(why))) => self.dispatch.opened(Err(why), now),
-            Ok(DiskReply::Did(disk, done)) => {
-                self.disk = Some(disk);
-                self.dispatch.job_done(done, now);
-            }
-            Err(broken) => {
-                error!("the work on the spool broke off by a defect of oomwatch: {broken}");
-                self.dispatch.lost_the_disk();
-            }
-        }
     }
 
     fn accept(&mut self, batch: &mut Vec<Outgoing>) {

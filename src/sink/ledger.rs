@@ -39,6 +39,7 @@ pub(super) struct Ledger {
     taken: u64,
     restored: u64,
     corrupt_files: u64,
+    redelivered: u64,
     delivered: u64,
     lost: u64,
     dropped: BTreeMap<&'static str, u64>,
@@ -65,8 +66,8 @@ impl std::fmt::Display for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} taken, {} restored ({} corrupt files), {} delivered, {} lost",
-            self.taken, self.restored, self.corrupt_files, self.delivered, self.lost
+            "{} taken, {} restored ({} corrupt files), {} delivered ({} of them perhaps twice), {} lost",
+            self.taken, self.restored, self.corrupt_files, self.delivered, self.redelivered, self.lost
         )
     }
 }
@@ -90,6 +91,7 @@ impl Ledger {
             taken: 0,
             restored: 0,
             corrupt_files: 0,
+            redelivered: 0,
             delivered: 0,
             lost: 0,
             dropped: BTreeMap::new(),
@@ -115,6 +117,7 @@ impl Ledger {
 
     /// Points that the process before us may have delivered already, and that add up in Datadog.
     pub fn redeliver(&mut self, points: u64) {
+        self.redelivered += points;
         telemetry::count(&telemetry::REDELIVERED, None).increment(points);
     }
 
@@ -124,6 +127,11 @@ impl Ledger {
         if files > 0 {
             telemetry::count(&telemetry::SPOOL_CORRUPT, None).increment(files);
         }
+    }
+
+    #[cfg(test)]
+    pub fn redelivered(&self) -> u64 {
+        self.redelivered
     }
 
     #[cfg(test)]

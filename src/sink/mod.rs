@@ -1,8 +1,8 @@
 //! What leaves: to Datadog's intake over HTTPS, to a Datadog Agent as DogStatsD, or nowhere; and the profile files.
 //!
 //! [`intake`] joins a client that knows HTTP and no queue with a dispatch that knows queues and no network. [`agent`] relays
-//! windows through one client for life. [`none`] counts and forgets. [`store`] keeps profiles. None of them imports another
-//! I/O folder; what comes in are the types of [`crate::pipeline`].
+//! windows through one client for life. [`none`] counts and forgets. [`store`] keeps profiles, [`upload`] sends them. None of
+//! them imports another I/O folder; what comes in are the types of [`crate::pipeline`].
 
 pub mod agent;
 mod agent_lines;
@@ -25,6 +25,7 @@ mod spool;
 pub mod store;
 mod store_dir;
 mod tunnel;
+pub mod upload;
 
 pub use connect::Proxy;
 pub use spool::last_partial;

@@ -34,11 +34,13 @@ pub(super) struct Item {
     pub since: Instant,
     /// It has been sent at least once.
     pub tried: bool,
-    /// It was sent, and nobody said that it was not taken.
+    /// A try of it ended without a word on whether it was taken; once so, for ever so.
     pub doubtful: bool,
     /// The process before us may have delivered it.
     pub again: bool,
     pub place: Place,
+    /// Which part of its file it is: 1 is all of it, and cutting `n` in two gives `2n` and `2n + 1`.
+    pub part: u64,
     /// Its body is being read.
     pub loading: bool,
     pub misreads: u8,
@@ -58,6 +60,7 @@ impl Item {
             doubtful: false,
             again: false,
             place,
+            part: 1,
             loading: false,
             misreads: 0,
         }
@@ -74,6 +77,20 @@ impl Item {
 
     pub fn file(&self) -> Option<u64> {
         if let Place::Disk(file) = self.place { Some(file) } else { None }
+    }
+
+    pub fn relocate(&mut self, to: Place) {
+        self.place = to;
+        match to {
+            Place::Memory => self.part = 1,
+            Place::Writing(_) => {}
+            Place::Disk(_) => self.payload.body.clear(),
+        }
+    }
+
+    /// Being written to a file that does not say that it may have been taken, although sent twice it would count twice.
+    pub fn is_unmarked(&self) -> bool {
+        matches!(self.place, Place::Writing(_)) && self.payload.endpoint == Endpoint::Sketches && !self.doubtful
     }
 
     fn in_memory(&self) -> u64 {
@@ -223,7 +240,7 @@ impl Queue {
     /// The next item in memory that may go: an urgent one, else the newest points, else the newest of the rest, of endpoints
     /// that are open.
     pub fn take(&mut self, pressing_only: bool, may_send: impl Fn(Endpoint) -> bool) -> Option<Item> {
-        let loaded = |item: &Item| item.is_loaded();
+        let loaded = |item: &Item| item.is_loaded() && !item.is_unmarked();
         let item = match self.place_of_next(pressing_only, &may_send, loaded)? {
             (true, at) => self.urgent.remove(at),
             (false, at) => self.backlog.remove(at),
@@ -260,6 +277,28 @@ impl Queue {
         let points = |item: &Item| item.payload.endpoint.carries_points() && open(item);
         let newest = self.backlog.iter().rposition(points).or_else(|| self.backlog.iter().rposition(open))?;
         Some((false, newest))
+    }
+
+    /// What is on disk lets go of its body, unless it may be sent.
+    pub fn let_go(&mut self, may_send: impl Fn(Endpoint) -> bool) {
+        for item in self.urgent.iter_mut().chain(&mut self.backlog) {
+            if item.file().is_some() && !item.is_pressing() && !may_send(item.payload.endpoint) {
+                self.memory -= item.in_memory();
+                item.payload.body.clear();
+            }
+        }
+    }
+
+    /// Moves everything for which `moves` is true; a body on disk need not be in memory. Whether there was any.
+    pub fn relocate(&mut self, to: Place, moves: impl Fn(&Item) -> bool) -> bool {
+        let mut moved = false;
+        for item in self.urgent.iter_mut().chain(&mut self.backlog).filter(|item| moves(item)) {
+            self.memory -= item.in_memory();
+            item.relocate(to);
+            self.memory += item.in_memory();
+            moved = true;
+        }
+        moved
     }
 
     /// Changes a waiting item; its body and its place may be other ones afterwards.

@@ -23,6 +23,8 @@ use record::HEAD;
 const REST: Duration = Duration::from_secs(1);
 /// A job that takes longer than this hangs: nothing more is expected of the disk until it returns.
 const HANGS: Duration = Duration::from_secs(5);
+/// After so long it is told.
+const TOLD: Duration = Duration::from_secs(10);
 /// What a file takes at least of a disk, and what a kubelet counts.
 const BLOCK: u64 = 4_096;
 /// Files removed by one job.
@@ -52,6 +54,7 @@ pub(super) struct Spool {
     removals: VecDeque<u64>,
     removals_bytes: u64,
     next_file: u64,
+    /// Since when a job is being done; opening the folder is one.
     busy_since: Option<Instant>,
     writes_rest: Option<Instant>,
     reads_rest: Option<Instant>,
@@ -71,7 +74,7 @@ impl Spool {
             removals: VecDeque::new(),
             removals_bytes: 0,
             next_file: 0,
-            busy_since: None,
+            busy_since: is_wanted.then(Instant::now),
             writes_rest: None,
             reads_rest: None,
             removals_rest: None,
@@ -82,11 +85,13 @@ impl Spool {
 
     pub fn opened(&mut self, next_file: u64) {
         self.state = State::Open;
+        self.busy_since = None;
         self.next_file = next_file;
     }
 
     pub fn disable(&mut self, why: String) {
         self.state = State::Disabled(why);
+        self.busy_since = None;
     }
 
     pub fn is_open(&self) -> bool {
@@ -106,10 +111,17 @@ impl Spool {
         self.busy_since = None;
     }
 
+    pub fn hangs(&self, now: Instant) -> bool {
+        self.is_busy_for(HANGS, now)
+    }
+
+    fn is_busy_for(&self, long: Duration, now: Instant) -> bool {
+        self.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= long)
+    }
+
     /// What is in memory will be written soon, so that it need not be bounded by dropping.
     pub fn takes_writes(&self, now: Instant) -> bool {
-        let hangs = self.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= HANGS);
-        self.is_open() && !hangs && is_over(self.writes_rest, now)
+        self.is_open() && !self.hangs(now) && is_over(self.writes_rest, now)
     }
 
     pub fn takes_reads(&self, now: Instant) -> bool {
@@ -206,17 +218,24 @@ impl Spool {
     }
 
     /// One of [`STATES`].
-    pub fn state(&self) -> &'static str {
+    pub fn state(&self, now: Instant) -> &'static str {
         match &self.state {
             State::Off => "memory",
-            State::Opening | State::Open if self.fault.is_none() => "disk",
-            State::Opening | State::Open => "failing",
+            State::Opening | State::Open if self.fault.is_some() || self.is_busy_for(TOLD, now) => "failing",
+            State::Opening | State::Open => "disk",
             State::Disabled(_) => "disabled",
         }
     }
 
-    pub fn degraded(&self) -> Option<DegradedView> {
+    pub fn degraded(&self, now: Instant) -> Option<DegradedView> {
         let (why, fix) = match (&self.state, &self.fault) {
+            _ if self.is_busy_for(TOLD, now) => (
+                format!(
+                    "the disk has not answered for {} s, so what waits is kept in memory meanwhile",
+                    TOLD.as_secs()
+                ),
+                "look at the volume of spool.dir: a mount that hangs, or a disk that is overloaded",
+            ),
             (State::Disabled(why), _) => (
                 format!("spool.dir cannot be used, so what waits is kept in memory only: {why}"),
                 "mount a writable folder (an emptyDir) there, owned by this user or group (fsGroup)",

@@ -1,7 +1,8 @@
 //! Keeps profiles: on disk where there is a folder, else in memory, and in memory too when the disk fails.
 //!
 //! Bounded on both sides, because a kubelet evicts the whole pod when its volume is over quota: room is made before a profile
-//! is written. The oldest that is not pinned goes first; pins are not kept across a restart.
+//! is written. The oldest that is not pinned goes first, and what is pinned (the last baselines, the evidence of the last
+//! incident: five at most) gives way to nothing but another pin. Pins are not kept across a restart.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tracing::{info, warn};
 
 use super::complaints::Complaints;
 use super::{random, store_dir};
-use crate::pipeline::{NewProfile, StoreRequest};
+use crate::pipeline::{NewProfile, Pin, StoreRequest, StoredProfile};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -49,8 +50,11 @@ pub struct Store {
 struct Kept {
     id: String,
     kind: String,
+    reason: String,
+    /// Unix seconds.
+    taken_at: f64,
     bytes: u64,
-    pinned: bool,
+    pin: Pin,
     /// `None`: it is on disk.
     memory: Option<Bytes>,
 }
@@ -68,6 +72,8 @@ impl Store {
                 // An asker that is gone is no fault.
                 StoreRequest::Save { profile, reply } => drop(reply.send(self.save(profile).await)),
                 StoreRequest::Read { id, reply } => drop(reply.send(self.read(&id).await)),
+                StoreRequest::Forget { id, reply } => drop(reply.send(self.forget(&id).await)),
+                StoreRequest::List { reply } => drop(reply.send(self.list())),
             }
         }
     }
@@ -86,7 +92,7 @@ impl Store {
                 info!(profiles = found.len(), "profiles are kept in {}", dir.display());
                 self.kept = found.into_iter().map(Kept::on_disk).collect();
                 self.dir = Some(dir);
-                self.make_room(true, 0, 0).await;
+                self.make_room(true, 0, 0, &Pin::None).await;
             }
             Err(error) => warn!("profiles are kept in memory: cannot use profile.dir {}: {error}", dir.display()),
         }
@@ -105,8 +111,10 @@ impl Store {
                 "the profile ({bytes} bytes) was not kept: {why}, and it is larger than profile.max_memory"
             ));
         }
-        self.make_room(false, bytes, 1).await;
-        self.kept.push(Kept::new(id.clone(), &profile, Some(profile.bytes.clone())));
+        if !self.make_room(false, bytes, 1, &profile.pin).await {
+            return Err(format!("the profile was not kept: {why}, and memory is full of those that must stay"));
+        }
+        self.keep(Kept::new(id.clone(), &profile, Some(profile.bytes.clone())));
         Ok(id)
     }
 
@@ -116,12 +124,14 @@ impl Store {
         if bytes > self.settings.max_size || self.settings.max_files == 0 {
             return Err("it is larger than profile.max_size".to_owned());
         }
-        self.make_room(true, bytes, 1).await;
+        if !self.make_room(true, bytes, 1, &profile.pin).await {
+            return Err("it is full of profiles that must stay".to_owned());
+        }
         let (name, kind, body) = (id.to_owned(), profile.kind, profile.bytes.clone());
         let written = blocking(move || store_dir::write(&dir, &name, kind, &body)).await;
         match written {
             Ok(()) => {
-                self.kept.push(Kept::new(id.to_owned(), profile, None));
+                self.keep(Kept::new(id.to_owned(), profile, None));
                 Ok(())
             }
             Err(error) => {
@@ -143,21 +153,49 @@ impl Store {
         blocking(move || store_dir::read(&dir, &kept.id, &kept.kind, limit)).await.ok().map(Bytes::from)
     }
 
-    /// Evicts until `bytes` and `files` more fit on the disk or in memory.
-    async fn make_room(&mut self, disk: bool, bytes: u64, files: usize) {
+    /// Adds a profile; a pin lets those go that it takes the place of.
+    fn keep(&mut self, new: Kept) {
+        for old in self.kept.iter_mut().filter(|old| gives_way(old, &new.pin, &new.kind)) {
+            old.pin = Pin::None;
+        }
+        self.kept.push(new);
+    }
+
+    /// Whether there was such a profile.
+    async fn forget(&mut self, id: &str) -> bool {
+        let Some(place) = self.kept.iter().position(|kept| kept.id == id) else { return false };
+        let gone = self.kept.remove(place);
+        self.discard(gone).await;
+        true
+    }
+
+    fn list(&self) -> Vec<StoredProfile> {
+        let stored = |kept: &Kept| StoredProfile {
+            id: kept.id.clone(),
+            kind: kept.kind.clone(),
+            reason: kept.reason.clone(),
+            taken_at: kept.taken_at,
+            bytes: kept.bytes,
+        };
+        self.kept.iter().rev().map(stored).collect()
+    }
+
+    /// Evicts until `bytes` and `files` more fit on the disk or in memory; false when only pins are left, and what comes is none.
+    async fn make_room(&mut self, disk: bool, bytes: u64, files: usize, pin: &Pin) -> bool {
         let limit = if disk { self.settings.max_size } else { self.settings.max_memory };
         loop {
             let here = |kept: &&Kept| kept.memory.is_none() == disk;
             let used: u64 = self.kept.iter().filter(here).map(|kept| kept.bytes).sum();
+            let pinned = *pin != Pin::None;
             let victim = if used + bytes > limit {
-                oldest(&self.kept, |kept| here(&kept))
+                oldest(&self.kept, pinned, |kept| here(&kept))
             } else if self.kept.len() + files > self.settings.max_files {
-                oldest(&self.kept, |_| true)
+                oldest(&self.kept, pinned, |_| true)
             } else {
-                return;
+                return true;
             };
             let Some(place) = victim else {
-                return;
+                return false;
             };
             let gone = self.kept.remove(place);
             self.discard(gone).await;
@@ -178,18 +216,44 @@ impl Store {
 
 impl Kept {
     fn on_disk(found: store_dir::Found) -> Kept {
-        Kept { id: found.id, kind: found.kind, bytes: found.bytes, pinned: false, memory: None }
+        let (reason, pin) = (String::new(), Pin::None);
+        Kept {
+            id: found.id,
+            kind: found.kind,
+            reason,
+            taken_at: found.written_at,
+            bytes: found.bytes,
+            pin,
+            memory: None,
+        }
     }
 
     fn new(id: String, profile: &NewProfile, memory: Option<Bytes>) -> Kept {
-        Kept { id, kind: profile.kind.to_owned(), bytes: profile.bytes.len() as u64, pinned: profile.pinned, memory }
+        Kept {
+            id,
+            kind: profile.kind.to_owned(),
+            reason: profile.reason.clone(),
+            taken_at: profile.taken_at,
+            bytes: profile.bytes.len() as u64,
+            pin: profile.pin.clone(),
+            memory,
+        }
     }
 }
 
-/// The oldest that is not pinned, else the oldest: a store full of pins must still take the next profile.
-fn oldest(kept: &[Kept], among: impl Fn(&Kept) -> bool) -> Option<usize> {
-    let free = kept.iter().position(|kept| among(kept) && !kept.pinned);
-    free.or_else(|| kept.iter().position(among))
+/// Whether an old pin ends with this one: the last baseline of a kind stays, and the last incident with the last of each kind.
+fn gives_way(old: &Kept, new: &Pin, kind: &str) -> bool {
+    match (&old.pin, new) {
+        (Pin::Baseline, Pin::Baseline) => old.kind == kind,
+        (Pin::Incident(old_id), Pin::Incident(id)) => old_id != id || old.kind == kind,
+        _ => false,
+    }
+}
+
+/// The oldest that is not pinned; for a pin the oldest pin, when nothing else is left.
+fn oldest(kept: &[Kept], pinned: bool, among: impl Fn(&Kept) -> bool) -> Option<usize> {
+    let free = kept.iter().position(|kept| among(kept) && kept.pin == Pin::None);
+    free.or_else(|| kept.iter().position(among).filter(|_| pinned))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
@@ -197,103 +261,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    fn profile(bytes: usize, pinned: bool) -> NewProfile {
-        NewProfile { kind: "heap", reason: "test".to_owned(), bytes: vec![7; bytes].into(), pinned }
-    }
-
-    async fn store(dir: Option<&Path>, max_size: u64, max_files: usize, max_memory: u64) -> Store {
-        let mut store = Store::new(Settings { dir: dir.map(Path::to_owned), max_size, max_files, max_memory });
-        store.open().await;
-        store
-    }
-
-    async fn has(store: &Store, ids: &[&String]) -> Vec<bool> {
-        let mut has = Vec::new();
-        for id in ids {
-            has.push(store.read(id).await.is_some());
-        }
-        has
-    }
-
-    #[tokio::test]
-    async fn a_saved_profile_is_read_by_its_id_over_the_channel() {
-        let dir = tempfile::tempdir().unwrap();
-        let (send, requests) = mpsc::channel(4);
-        let (saved, id) = oneshot::channel();
-        let running = Store::new(Settings { dir: Some(dir.path().to_owned()), ..Settings::default() }).run(requests);
-        let asking = async move {
-            send.send(StoreRequest::Save { profile: profile(5, false), reply: saved }).await.unwrap();
-            let id = id.await.unwrap().unwrap();
-            assert!(dir.path().join(format!("{id}.heap.pb.gz")).exists());
-            for (id, found) in [(id, true), ("../secret".to_owned(), false), ("0".repeat(16), false)] {
-                let (reply, bytes) = oneshot::channel();
-                send.send(StoreRequest::Read { id, reply }).await.unwrap();
-                assert_eq!(bytes.await.unwrap().is_some(), found);
-            }
-        };
-        tokio::join!(running, asking);
-    }
-
-    #[tokio::test]
-    async fn profiles_survive_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let id = store(Some(dir.path()), 100, 5, 100).await.save(profile(9, true)).await.unwrap();
-        assert_eq!(store(Some(dir.path()), 100, 5, 100).await.read(&id).await, Some(vec![7; 9].into()));
-        let smaller = store(Some(dir.path()), 5, 5, 100).await;
-        assert_eq!(smaller.read(&id).await, None, "a smaller limit holds from the start");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn the_oldest_that_is_not_pinned_goes_first() {
-        let dir = tempfile::tempdir().unwrap();
-        for dir in [Some(dir.path()), None] {
-            let mut store = store(dir, 30, 20, 30).await;
-            let a = store.save(profile(10, true)).await.unwrap();
-            let b = store.save(profile(10, false)).await.unwrap();
-            let c = store.save(profile(10, false)).await.unwrap();
-            let d = store.save(profile(10, true)).await.unwrap();
-            assert_eq!(has(&store, &[&a, &b, &c, &d]).await, [true, false, true, true]);
-            let e = store.save(profile(20, true)).await.unwrap();
-            assert_eq!(
-                has(&store, &[&a, &c, &d, &e]).await,
-                [false, false, true, true],
-                "pins go when nothing else is left"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn the_number_of_profiles_is_bounded() {
-        let mut store = store(None, 1_000, 2, 1_000).await;
-        let ids = [store.save(profile(1, false)).await.unwrap(), store.save(profile(1, false)).await.unwrap()];
-        let last = store.save(profile(1, false)).await.unwrap();
-        assert_eq!(has(&store, &[&ids[0], &ids[1], &last]).await, [false, true, true]);
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_fails_leaves_memory_and_then_words() {
-        let dir = tempfile::tempdir().unwrap();
-        let inside = dir.path().join("profiles");
-        let mut store = store(Some(&inside), 1_000, 5, 10).await;
-        std::fs::remove_dir_all(&inside).unwrap();
-        let id = store.save(profile(10, false)).await.unwrap();
-        assert_eq!(store.read(&id).await, Some(vec![7; 10].into()));
-        let words = store.save(profile(11, false)).await.unwrap_err();
-        assert!(words.contains("the disk failed") && words.contains("profile.max_memory"), "{words}");
-    }
-
-    #[tokio::test]
-    async fn a_folder_that_cannot_be_made_leaves_memory() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut store = store(Some(&file.path().join("profiles")), 1_000, 5, 10).await;
-        assert!(store.save(profile(10, false)).await.is_ok());
-    }
-}
+mod tests;

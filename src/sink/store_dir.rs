@@ -14,11 +14,13 @@ const ENDING: &str = ".pb.gz";
 const UNFINISHED: &str = ".unfinished-";
 
 /// A file that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Found {
     pub id: String,
     pub kind: String,
     pub bytes: u64,
+    /// Unix seconds.
+    pub written_at: f64,
 }
 
 /// `^[0-9a-f]{16}$`
@@ -46,7 +48,9 @@ pub(super) fn open(dir: &Path) -> io::Result<Vec<Found>> {
         if name.starts_with(UNFINISHED) {
             fs::remove_file(entry.path())?;
         } else if let Some((id, kind)) = parse(&name) {
-            found.push((data.modified()?, Found { id, kind, bytes: data.len() }));
+            let written = data.modified()?;
+            let written_at = written.duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+            found.push((written, Found { id, kind, bytes: data.len(), written_at }));
         }
     }
     found.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.id.cmp(&b.1.id)));
@@ -119,7 +123,9 @@ mod tests {
         write(&dir, ID, "heap", b"profile").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&dir), mode(&path(&dir, ID, "heap"))), (0o700, 0o600));
-        assert_eq!(open(&dir).unwrap(), [Found { id: ID.to_owned(), kind: "heap".to_owned(), bytes: 7 }]);
+        let found = open(&dir).unwrap();
+        assert_eq!((found.len(), found[0].id.as_str(), found[0].kind.as_str(), found[0].bytes), (1, ID, "heap", 7));
+        assert!(found[0].written_at > 1e9);
         assert_eq!(read(&dir, ID, "heap", 7).unwrap(), b"profile");
         assert!(read(&dir, ID, "heap", 6).is_err());
     }

@@ -107,6 +107,13 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// Sees each piece of a body as it comes.
+pub trait Watch: Sized {
+    /// # Errors
+    /// When no more of the body is wanted.
+    fn look(self, piece: Bytes) -> impl Future<Output = Result<Self, PullFailed>> + Send;
+}
+
 pub(super) fn failed(reason: &'static str, words: String) -> PullFailed {
     PullFailed { reason, words }
 }
@@ -114,15 +121,16 @@ pub(super) fn failed(reason: &'static str, words: String) -> PullFailed {
 /// Gets `path` below the origin's base.
 ///
 /// # Errors
-/// With the reasons `unreachable`, `timeout`, `too_large` and `truncated`.
-pub async fn get(origin: &Origin, path: &str, bounds: Bounds) -> Result<Answer, PullFailed> {
+/// With the reasons `unreachable`, `timeout`, `too_large` and `truncated`, and with those of `watch`, which sees the body grow
+/// and may end it.
+pub async fn get(origin: &Origin, path: &str, bounds: Bounds, watch: impl Watch) -> Result<Answer, PullFailed> {
     let slow = |bound: Duration| {
         failed("timeout", format!("{}{path} did not answer within {} s", origin.base, bound.as_secs_f32()))
     };
     timeout(bounds.whole, async {
         let (response, connection) =
             timeout(bounds.first_byte, open(origin, path)).await.map_err(|_| slow(bounds.first_byte))??;
-        beside(connection, read(response, bounds.bytes)).await
+        beside(connection, read(response, bounds.bytes, watch)).await
     })
     .await
     .map_err(|_| slow(bounds.whole))?
@@ -185,18 +193,18 @@ pub fn is_forbidden(ip: IpAddr) -> bool {
 }
 
 /// Reads the body of a 200; what else came with another status is not wanted.
-async fn read(response: Response<Incoming>, max: usize) -> Result<Answer, PullFailed> {
+async fn read(response: Response<Incoming>, max: usize, watch: impl Watch) -> Result<Answer, PullFailed> {
     let (head, body) = response.into_parts();
     let wanted = head.status == StatusCode::OK;
     Ok(Answer {
         status: head.status,
         content_type: word(&head.headers, &header::CONTENT_TYPE),
         location: word(&head.headers, &header::LOCATION),
-        body: if wanted { collect(body, max).await? } else { Bytes::new() },
+        body: if wanted { collect(body, max, watch).await? } else { Bytes::new() },
     })
 }
 
-async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, PullFailed> {
+async fn collect(mut body: Incoming, max: usize, mut watch: impl Watch) -> Result<Bytes, PullFailed> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| failed("truncated", format!("the answer ends in the middle: {error}")))?;
@@ -205,6 +213,9 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, PullFailed> {
             return Err(failed("too_large", format!("the answer has more than {max} bytes: is it the app's pprof?")));
         }
         bytes.extend_from_slice(data);
+        if let Ok(data) = frame.into_data() {
+            watch = watch.look(data).await?;
+        }
     }
     Ok(bytes.freeze())
 }

@@ -2,7 +2,7 @@
 //!
 //! The address comes from the settings alone and stays in the pod unless a host is allowed by name; link-local and metadata
 //! addresses never are. A pull is bounded in time and bytes (see [`Bounds`]) because the app is ill when we ask, and may be
-//! anything. How far a profile may inflate is for its reader to bound; here it is only seen to be whole.
+//! anything. A gzip body is inflated as it comes and kept only as it came, so that a bomb ends after a few kilobytes of it.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,13 @@ use hyper::StatusCode;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+mod inflation;
+
 use super::fetch::{self, Answer, Bounds, Origin};
 use crate::pipeline::{ProfileKind, PullFailed, PullReply, PullRequest, Pulled};
+use inflation::Inflation;
 
-/// As far as a profile is inflated to see whether it ends well; the reader's own cap is the same (`pprof`).
+/// What a profile may inflate to; the reader's own cap is the same (`pprof`).
 const MAX_INFLATED: u64 = 64 << 20;
 
 /// `[profile]` of the settings, as far as pulling goes.
@@ -98,14 +101,18 @@ impl Puller {
         is_loopback(&self.origin.host).then_some(self.origin.port)
     }
 
-    async fn pull(&self, kind: ProfileKind) -> Result<Pulled, PullFailed> {
+    /// One pull, now.
+    ///
+    /// # Errors
+    /// With a reason and words for people.
+    pub async fn pull(&self, kind: ProfileKind) -> Result<Pulled, PullFailed> {
         let path = match kind {
             ProfileKind::Heap => "/heap",
             ProfileKind::HeapAfterGc => "/heap?gc=1",
             ProfileKind::Goroutine => "/goroutine",
             ProfileKind::Index => "/",
         };
-        let answer = fetch::get(&self.origin, path, self.bounds).await?;
+        let answer = fetch::get(&self.origin, path, self.bounds, Inflation::default()).await?;
         let answer = accepted(answer, &self.origin, path)?;
         if kind == ProfileKind::Index {
             return Ok(Pulled::Index { goroutines: goroutines(&answer.body) });

@@ -22,7 +22,12 @@ enum App {
     Silent,
     /// Takes the request and never answers.
     Hangs,
+    /// Leaks in functions whose names mean harm.
+    Hostile,
 }
+
+/// Everything at once: markup, an end of Datadog's block, another line, a turn of the text, and no end.
+const HARM: &str = "main.<script>alert(1)</script>\n%%%\r\u{1b}[31m`rm`](javascript:x)\u{202e}";
 
 struct Rig {
     findings: mpsc::Sender<Finding>,
@@ -30,6 +35,9 @@ struct Rig {
     incidents: watch::Receiver<Arc<Vec<IncidentView>>>,
     runtime: watch::Receiver<Runtime>,
     app: watch::Sender<App>,
+    asked: mpsc::Sender<PullNow>,
+    uploads: mpsc::Receiver<Upload>,
+    settings: watch::Sender<(Settings, Identity)>,
     pulled: watch::Receiver<Vec<ProfileKind>>,
     tasks: JoinSet<()>,
 }
@@ -45,10 +53,23 @@ impl Rig {
         let (incidents, incidents_in) = watch::channel(Arc::default());
         let (app, app_in) = watch::channel(app);
         let (pulled, pulled_in) = watch::channel(Vec::new());
+        let (asked, asked_in) = mpsc::channel(1);
+        let (uploads, uploads_in) = mpsc::channel(1);
         let seconds = Duration::from_secs;
         let settings = Settings { baseline_after: seconds(60), cooldown: seconds(60), max_per_hour: 6 };
-        let (_, changes) = watch::channel((settings, Identity::default()));
-        let wires = Wires { findings: findings_in, pulls, store, outgoing, own, runtime, settings: changes, incidents };
+        let (reload, changes) = watch::channel((settings, Identity::default()));
+        let wires = Wires {
+            findings: findings_in,
+            asked: asked_in,
+            pulls,
+            store,
+            uploads: Some(uploads),
+            outgoing,
+            own,
+            runtime,
+            settings: changes,
+            incidents,
+        };
         let mut tasks = JoinSet::new();
         tasks.spawn(Investigation::new(settings, Identity::default(), || 1_000.0, wires).run());
         tasks.spawn(puller(pulls_in, app_in, pulled));
@@ -59,6 +80,9 @@ impl Rig {
             incidents: incidents_in,
             runtime: runtime_in,
             app,
+            asked,
+            uploads: uploads_in,
+            settings: reload,
             pulled: pulled_in,
             tasks,
         }
@@ -128,6 +152,7 @@ async fn puller(
             }
             App::Silent => Err(PullFailed { reason: "unreachable", words: "connection refused".into() }),
             App::Leaks => Ok(answer(kind, clients)),
+            App::Hostile => Ok(harm(kind, clients)),
         };
         let _ = reply.send(PullReply { kind, took: Duration::from_millis(3), outcome });
     }
@@ -141,6 +166,17 @@ fn answer(kind: ProfileKind, clients: i64) -> Pulled {
     }
 }
 
+fn harm(kind: ProfileKind, clients: i64) -> Pulled {
+    let (leaf, owner) =
+        (format!("{HARM}{0} /app/{HARM}/x.go 26", "x".repeat(5_000)), format!("main.{HARM}.job {HARM} 57"));
+    let stack: &[&str] = &[&leaf, &owner];
+    match kind {
+        ProfileKind::Index => Pulled::Index { goroutines: Some(40) },
+        ProfileKind::Goroutine => Pulled::Profile(encode(&goroutines(&[(stack, 200 * clients)]))),
+        _ => Pulled::Profile(encode(&heap(&[(stack, 20 * clients * MIB)]))),
+    }
+}
+
 async fn storekeeper(mut requests: mpsc::Receiver<StoreRequest>, mut own: mpsc::Receiver<Vec<OwnMetric>>) {
     let mut id = 0;
     loop {
@@ -151,7 +187,7 @@ async fn storekeeper(mut requests: mpsc::Receiver<StoreRequest>, mut own: mpsc::
                     id += 1;
                     let _ = reply.send(Ok(format!("{id:016x}")));
                 }
-                Some(StoreRequest::Read { .. }) => {}
+                Some(_) => {}
                 None => return,
             },
         }
@@ -192,6 +228,54 @@ async fn an_app_found_before_its_exec_is_told_by_the_name_it_has_since() {
     rig.tell(Finding::Renamed(target)).await;
     rig.alarm(Severity::Warn).await;
     assert_eq!(rig.event().await.title, "shop: memory grows towards its limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_is_uploaded_in_one_piece_under_the_tags_in_force() {
+    let mut rig = Rig::start(App::Leaks);
+    rig.appear().await;
+    rig.pulls(2).await;
+    let tags = vec!["team:other".to_owned()];
+    rig.settings.send_modify(|(_, who)| *who = Identity { tags: tags.clone(), ..Identity::default() });
+    // The clock that stands still goes on only when everybody waits: the settings are taken by then.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    rig.alarm(Severity::Warn).await;
+    let upload = timeout(Duration::from_secs(300), rig.uploads.recv()).await.expect("in time").expect("an upload");
+    assert_eq!((upload.tags, upload.trigger, upload.sequence), (tags, "memory_growth", 0));
+    assert_eq!(upload.profiles.iter().map(|it| it.0).collect::<Vec<_>>(), ["heap.pprof", "goroutines.pprof"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_mean_harm_reach_event_and_page_as_plain_text() {
+    let mut rig = Rig::start(App::Hostile);
+    rig.appear().await;
+    rig.pulls(2).await;
+    tokio::time::advance(Duration::from_secs(61)).await;
+    rig.pulls(6).await;
+    rig.alarm(Severity::Warn).await;
+    rig.event().await;
+    let named = rig.event().await;
+    let turned = |text: &str| text.contains('\u{202e}') || text.chars().any(|c| c.is_control() && c != '\n');
+    assert!(
+        named.title.contains("leaks in") && !named.title.contains('\n') && !turned(&named.title),
+        "{}",
+        named.title
+    );
+    assert!(named.text.chars().count() <= 4_000 && !turned(&named.text), "{}", named.text);
+    assert_eq!(named.text.matches("%%%").count(), 2, "the block has one beginning and one end: {}", named.text);
+    let bare = |text: &str, sign: &str| text.match_indices(sign).any(|(at, _)| !text[..at].ends_with('\\'));
+    let outside: String = named.text.split('`').step_by(2).collect();
+    assert!(!bare(&outside, "<script>") && !bare(&outside, "]("), "{}", named.text);
+    for tag in &named.tags {
+        assert!(tag.len() <= 200 && !tag.contains(',') && !turned(tag) && !tag.contains('\n'), "{tag:?}");
+    }
+    let incident = rig.incidents.borrow()[0].clone();
+    assert!(!turned(&incident.verdict) && incident.verdict.chars().count() < 4_000, "{}", incident.verdict);
+    for culprit in &incident.culprits {
+        for text in [&culprit.function, &culprit.made_by].into_iter().chain(&culprit.stack) {
+            assert!(!turned(text) && !text.contains('\n') && text.chars().count() <= 400, "{text:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,6 +320,25 @@ async fn turning_critical_pulls_again_within_the_cool_down() {
     assert!(rig.event().await.title.contains("leaks in statsd.newStatsdBuffer"));
     let kinds = rig.pulls(before + 3).await;
     assert_eq!(kinds[before..before + 2], [ProfileKind::Heap, ProfileKind::Index]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_may_ask_for_a_round_and_is_told_what_becomes_of_it() {
+    let mut rig = Rig::start(App::Leaks);
+    let ask = async |rig: &Rig| {
+        let (reply, wish) = tokio::sync::oneshot::channel();
+        rig.asked.send(PullNow { reply }).await.expect("the investigation runs");
+        wish.await.expect("an answer")
+    };
+    assert_eq!(ask(&rig).await, Wish::Suppressed("no_target"));
+    rig.appear().await;
+    rig.pulls(2).await;
+    assert_eq!(ask(&rig).await, Wish::Begun);
+    let kinds = rig.pulls(6).await;
+    assert!(kinds.ends_with(&[ProfileKind::HeapAfterGc, ProfileKind::Goroutine]), "{kinds:?}");
+    assert!(matches!(ask(&rig).await, Wish::Suppressed("busy" | "cooldown")));
+    assert!(rig.incidents.borrow().is_empty(), "nobody is blamed for being looked at");
+    assert_eq!(rig.runtime.borrow().pulls_error, 0);
 }
 
 #[tokio::test(start_paused = true)]

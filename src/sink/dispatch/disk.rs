@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::{Dispatch, Now};
-use crate::datadog::{Endpoint, Payload};
+use crate::datadog::Endpoint;
 use crate::sink::queue::{Item, Place, points};
 use crate::sink::spool::disk::{Done, Found, Job, Load, Loaded, Write};
 use crate::sink::spool::{Full, Room};
@@ -54,14 +54,7 @@ impl Dispatch {
     fn restored(&mut self, file: u64, tried: bool, head: crate::sink::spool::record::Head, now: Now) -> Item {
         self.sequence = self.sequence.max(head.sequence);
         self.spool.add(file, u64::from(head.length));
-        let payload = Payload {
-            endpoint: head.endpoint,
-            body: bytes::Bytes::new(),
-            points: head.points,
-            created_at: head.created_at,
-            urgent: head.urgent,
-        };
-        let item = Item::new(self.next_id(), payload, head.sequence, now.tick);
+        let item = Item::new(self.next_id(), head.payload(bytes::Bytes::new()), head.sequence, now.tick);
         let (length, place) = (u64::from(head.length), Place::Disk(file));
         Item { length, place, again: tried, doubtful: tried, ..item }
     }
@@ -135,10 +128,11 @@ impl Dispatch {
 
     fn begin_write(&mut self, id: u64, file: u64) -> Option<Write> {
         let mut write = None;
+        let under_way = self.under_way.items.contains_key(&id);
         self.change(id, |item| {
             item.place = Place::Writing(file);
-            let (sequence, tried, payload) = (item.sequence, item.doubtful, item.payload.clone());
-            write = Some(Write { id, file, sequence, tried, payload });
+            let (sequence, tried, payload) = (item.sequence, item.doubtful || under_way, item.payload.clone());
+            write = Some(Write { file, sequence, tried, payload });
         });
         write
     }
@@ -178,10 +172,11 @@ impl Dispatch {
 
     /// Reads ahead what may be sent next and is not in memory.
     fn plan_loads(&mut self, job: &mut Job, now: Now) {
-        let ready =
-            self.queue.iter().filter(|item| item.file().is_some() && (item.is_loaded() || item.loading)).count();
         let (key, breakers) = (&self.key, &self.breakers);
         let may_send = |endpoint: Endpoint| key.may_send(now.tick) && breakers[endpoint as usize].may_send(now.tick);
+        // What was read and cannot go after all must not stand in the way of what can.
+        self.queue.let_go(may_send);
+        let ready = self.queue.iter().filter(|item| item.file().is_some() && item.is_loaded()).count();
         // One that is larger than all of memory waits until there is nothing else in it.
         let mut room = self.settings.max_memory.saturating_sub(self.memory());
         if self.memory() == 0 {
@@ -192,7 +187,8 @@ impl Dispatch {
             let Some(file) = item.file() else { return };
             room = room.min(self.settings.max_memory).saturating_sub(item.length);
             // A series overwrites itself, so that nobody need know whether it was sent before.
-            job.load.push(Load { id: item.id, file, mark: item.payload.endpoint == Endpoint::Sketches });
+            let (id, part, mark) = (item.id, item.part, item.payload.endpoint == Endpoint::Sketches);
+            job.load.push(Load { id, file, part, mark });
         }
     }
 
@@ -229,19 +225,14 @@ impl Dispatch {
     }
 
     fn settle_writes(&mut self, done: &Done, now: Now) {
-        for (id, file) in &done.written {
-            let waits = self.queue.change(*id, |item| {
-                item.place = Place::Disk(*file);
-                item.payload.body.clear();
-            });
-            let known = waits || self.change(*id, |item| item.place = Place::Disk(*file));
-            if !known {
+        for file in &done.written {
+            if !self.relocate(*file, Place::Disk(*file)) {
                 // Taken or given up meanwhile.
                 self.spool.remove(*file);
             }
         }
         for failed in &done.unwritten {
-            self.change(failed.id, |item| item.place = Place::Memory);
+            self.relocate(failed.file, Place::Memory);
             if failed.left {
                 self.spool.remove(failed.file);
             } else {
@@ -249,6 +240,17 @@ impl Dispatch {
             }
             self.spool.writing_failed(now.tick);
         }
+    }
+
+    /// Whoever was being written to this file is now there. False when there is nobody.
+    fn relocate(&mut self, file: u64, to: Place) -> bool {
+        let written = Place::Writing(file);
+        let mut known = self.queue.relocate(to, |item| item.place == written);
+        for item in self.under_way.items.values_mut().filter(|item| item.place == written) {
+            item.relocate(to);
+            known = true;
+        }
+        known
     }
 
     fn settle_load(&mut self, id: u64, loaded: Loaded, now: Now) {

@@ -47,19 +47,19 @@ fn a_step_that_fails_leaves_payloads_in_memory_and_the_disk_is_used_again_a_seco
         for errno in [Errno::ENOSPC, Errno::EIO, Errno::EDQUOT] {
             let mut world = World::new(4 * KIB, 64 * KIB);
             world.blocked_window(500);
-            assert_eq!((world.dispatch.spool.state(), world.files().len()), ("disk", 1));
+            assert_eq!((world.dispatch.spool.state(world.now.tick), world.files().len()), ("disk", 1));
             world.faults.set(step | REMOVE, errno);
             world.blocked_window(1_500);
             world.faults.set(step, errno);
             world.blocked_window(1_500);
-            assert_eq!(world.dispatch.spool.state(), "failing", "{step} {errno}");
+            assert_eq!(world.dispatch.spool.state(world.now.tick), "failing", "{step} {errno}");
             assert!(world.dispatch.publish(world.now).degraded.iter().any(|it| it.what == "disk spool"));
             let third = world.blocked_window(1_500);
             assert_eq!((world.lost("disk_full"), world.dispatch.memory()), (2, 3_000), "the oldest in memory goes");
             world.faults.heal();
             world.pass(1.1);
             world.disk_rests();
-            assert_eq!((world.dispatch.spool.state(), world.dispatch.memory()), ("disk", 0));
+            assert_eq!((world.dispatch.spool.state(world.now.tick), world.dispatch.memory()), ("disk", 0));
             assert!(
                 world.files().iter().all(|file| record::decode(&fs::read(file).unwrap()).is_some()),
                 "none is torn"
@@ -164,6 +164,140 @@ fn sketches_that_may_have_arrived_before_a_kill_are_told() {
     assert!(world.dispatch.queue.iter().all(|item| item.again));
     world.heal();
     assert_eq!((world.received.len(), world.files().len()), (1, 0));
+}
+
+#[test]
+fn what_is_too_large_stays_on_disk_until_both_halves_are_settled() {
+    for killed in [false, true] {
+        let mut world = World::new(200, 64 * KIB);
+        world.cuttable(Endpoint::Sketches, 400, 4);
+        world.launch();
+        world.answer(Answer::status(503), false);
+        world.disk_rests();
+        world.pass(100.0);
+        world.disk_rests();
+        world.faults.set(CREATE, Errno::ENOSPC);
+        world.launch();
+        world.answer(Answer::status(413), false);
+        world.launch();
+        world.answer(Answer::status(202), true);
+        world.blocked_window(150);
+        assert_eq!((world.files().len(), world.dropped().len()), (1, 0), "the half that is left is there");
+        world.faults.heal();
+        if killed {
+            world.kill();
+        }
+        world.heal();
+        assert_eq!((world.received.len(), world.dropped().len(), world.files().len()), (5 - killed as usize, 0, 0));
+    }
+}
+
+#[test]
+fn a_part_of_a_part_is_what_was_cut_off_when_it_is_read_again() {
+    let mut world = World::new(4 * KIB, 64 * KIB);
+    world.cuttable(Endpoint::Series, 400, 9);
+    world.launch();
+    world.answer(Answer::status(503), false);
+    world.disk_rests();
+    for code in [413, 503, 413, 503, 202, 503, 413] {
+        world.pass(100.0);
+        world.disk_rests();
+        world.launch();
+        world.answer(Answer::status(code), false);
+        world.disk_rests();
+        world.check();
+        assert_eq!(world.files().len(), 1, "nothing is written for it");
+    }
+    world.heal();
+    assert_eq!((world.received.len(), world.dropped().len(), world.files().len()), (9, 0, 0));
+}
+
+#[test]
+fn an_endpoint_that_is_blocked_holds_up_no_other() {
+    let mut world = World::new(64 * KIB, 640 * KIB);
+    for _ in 0..4 {
+        world.window(Endpoint::Sketches, false, 500);
+        world.window(Endpoint::Series, false, 500);
+        world.launch();
+        world.launch();
+        world.answer(Answer::status(503), false);
+        world.answer(Answer::status(503), false);
+        world.disk_rests();
+    }
+    world.pass(100.0);
+    world.disk_rests();
+    let now = world.now.tick;
+    world.dispatch.breakers[Endpoint::Sketches as usize].failure(now, Duration::from_secs(300));
+    for _ in 0..4 {
+        world.disk_rests();
+        world.launch();
+        world.answer(Answer::status(202), true);
+        world.check();
+    }
+    assert_eq!(world.received, BTreeSet::from([2, 4, 6, 8]), "all series are out");
+    world.disk_rests();
+    assert_eq!(world.dispatch.memory(), 0, "what cannot go takes no memory");
+}
+
+#[test]
+fn a_sketch_is_not_sent_while_its_file_says_that_it_never_was() {
+    let mut world = World::new(4 * KIB, 64 * KIB);
+    world.blocked_window(10);
+    world.window(Endpoint::Sketches, false, 100);
+    world.pass(2.0);
+    world.disk_begins();
+    world.dispatch.key_changed();
+    world.launch();
+    world.answer(Answer::Timeout, true);
+    world.kill();
+    world.heal();
+    assert!(world.received.contains(&2));
+}
+
+#[test]
+fn a_disk_that_hangs_holds_up_no_sketch_and_is_told() {
+    let mut world = World::new(4 * KIB, 64 * KIB);
+    world.window(Endpoint::Sketches, false, 100);
+    world.pass(2.0);
+    world.disk_begins();
+    world.launch();
+    assert_eq!(world.dispatch.under_way.points, 0);
+    world.pass(5.0);
+    assert_eq!(world.dispatch.publish(world.now).degraded.len(), 0, "not yet");
+    world.dispatch.expire(world.now);
+    world.launch();
+    world.answer(Answer::status(202), true);
+    world.pass(5.0);
+    assert_eq!(world.dispatch.spool.state(world.now.tick), "failing");
+    let degraded = world.dispatch.publish(world.now).degraded;
+    assert!(degraded.iter().any(|it| it.what == "disk spool" && it.why.contains("10 s")), "{degraded:?}");
+    world.disk_ends();
+    assert_eq!(world.dispatch.spool.state(world.now.tick), "disk");
+    world.heal();
+    assert_eq!((world.received.len(), world.files().len()), (1, 0));
+}
+
+#[test]
+fn a_folder_whose_opening_hangs_is_told() {
+    let dispatch = Dispatch::new(super::model::settings(4 * KIB, 64 * KIB));
+    let at = |seconds| Now { tick: Instant::now() + Duration::from_secs(seconds), wall: 0.0 };
+    assert_eq!((dispatch.spool.state(at(5).tick), dispatch.publish(at(5)).degraded.len()), ("disk", 0));
+    assert_eq!((dispatch.spool.state(at(11).tick), dispatch.publish(at(11)).degraded.len()), ("failing", 1));
+}
+
+#[test]
+fn a_silence_is_not_forgotten_for_a_refusal_that_came_later() {
+    let mut world = World::new(4 * KIB, 64 * KIB);
+    world.window(Endpoint::Sketches, false, 100);
+    world.launch();
+    world.answer(Answer::Timeout, true);
+    world.pass(100.0);
+    world.launch();
+    world.answer(Answer::status(503), false);
+    world.disk_rests();
+    world.kill();
+    assert!(world.dispatch.queue.iter().all(|item| item.again));
+    world.heal();
 }
 
 /// xorshift64*

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::record::{self, HEAD, Head, Kind, MAX_FILE, name, parse};
 use super::storage::{Opener, Storage};
-use crate::datadog::Payload;
+use crate::datadog::{self, Payload};
 
 /// The second that the last partial flush was stamped with, and its checksum.
 const STAMP: &str = "last_partial";
@@ -33,8 +33,6 @@ impl Job {
 
 #[derive(Debug)]
 pub(in crate::sink) struct Write {
-    /// The item's, which comes back with the result.
-    pub id: u64,
     pub file: u64,
     pub sequence: u64,
     pub tried: bool,
@@ -43,8 +41,11 @@ pub(in crate::sink) struct Write {
 
 #[derive(Debug)]
 pub(in crate::sink) struct Load {
+    /// The item's, which comes back with the result.
     pub id: u64,
     pub file: u64,
+    /// Which part of it, as in [`Item`](crate::sink::queue::Item).
+    pub part: u64,
     /// Note on disk that the intake may have it from now on.
     pub mark: bool,
 }
@@ -55,8 +56,7 @@ pub(in crate::sink) struct Done {
     pub removed: Vec<u64>,
     /// Files that could not be removed.
     pub stuck: Vec<u64>,
-    /// Items with their files.
-    pub written: Vec<(u64, u64)>,
+    pub written: Vec<u64>,
     pub unwritten: Vec<Unwritten>,
     pub loaded: Vec<(u64, Loaded)>,
     /// The stamp is on disk.
@@ -67,7 +67,6 @@ pub(in crate::sink) struct Done {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::sink) struct Unwritten {
-    pub id: u64,
     pub file: u64,
     /// Something of it may have stayed on disk.
     pub left: bool,
@@ -213,13 +212,13 @@ impl Disk {
 
     /// All of them or, from the first that fails, none: a disk that is full for one is full for the next.
     fn write_all(&mut self, writes: Vec<Write>, done: &mut Done) {
-        let mut good: Vec<(u64, u64)> = Vec::new();
+        let mut good: Vec<u64> = Vec::new();
         let mut result = Ok(());
         for write in &writes {
             if result.is_ok() {
                 result = self.write(write);
                 if result.is_ok() {
-                    good.push((write.id, write.file));
+                    good.push(write.file);
                 }
             }
         }
@@ -232,12 +231,12 @@ impl Disk {
             note(done, "write the folder", &error);
             good.clear();
         }
-        for Write { id, file, .. } in writes {
-            if good.contains(&(id, file)) {
-                done.written.push((id, file));
+        for Write { file, .. } in writes {
+            if good.contains(&file) {
+                done.written.push(file);
             } else {
                 let left = self.remove(file).is_err();
-                done.unwritten.push(Unwritten { id, file, left });
+                done.unwritten.push(Unwritten { file, left });
             }
         }
     }
@@ -276,7 +275,9 @@ impl Disk {
             other => other,
         };
         match read {
-            Ok((bytes, _)) => record::decode(&bytes).map_or(Loaded::Corrupt, |(_, body)| Loaded::Body(body)),
+            Ok((bytes, _)) => record::decode(&bytes)
+                .and_then(|(head, body)| part(head.payload(body), load.part))
+                .map_or(Loaded::Corrupt, |part| Loaded::Body(part.body)),
             Err(error) if is_lasting(&error) => Loaded::Corrupt,
             Err(error) => {
                 note(done, "read a payload", &error);
@@ -284,6 +285,15 @@ impl Disk {
             }
         }
     }
+}
+
+/// The part of this number, cut out as it was when the whole was too large.
+fn part(whole: Payload, number: u64) -> Option<Payload> {
+    let turns = (0..number.ilog2()).rev().map(|bit| number >> bit & 1);
+    turns.into_iter().try_fold(whole, |payload, turn| {
+        let (left, right) = datadog::split(&payload)?;
+        Some(if turn == 0 { left } else { right })
+    })
 }
 
 /// The second of the last partial flush that a folder knows of.

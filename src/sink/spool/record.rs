@@ -40,6 +40,11 @@ impl Head {
         }
     }
 
+    pub fn payload(&self, body: Bytes) -> Payload {
+        let Head { endpoint, points, created_at, urgent, .. } = *self;
+        Payload { endpoint, body, points, created_at, urgent }
+    }
+
     pub fn encode(&self) -> [u8; HEAD] {
         let mut bytes = [0; HEAD];
         bytes[..4].copy_from_slice(&MAGIC);

@@ -231,6 +231,15 @@ async fn a_body_without_end_is_cut_at_the_bound() {
 }
 
 #[tokio::test]
+async fn a_bomb_ends_while_it_comes() {
+    let member = gzipped(&vec![0; 16 << 20]);
+    // Each kilobyte of it is a megabyte: the bound on the wire would let through far more.
+    let bomb = member.repeat(5);
+    assert!(bomb.len() < bounds().bytes);
+    check(Act::Send(answer("200 OK", &bomb)), "too_large", "inflates to more than 64 MiB").await;
+}
+
+#[tokio::test]
 async fn what_is_no_http_at_all_is_unreachable() {
     check(Act::Send(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), "unreachable", "127.0.0.1:").await;
     check(Act::Send(Vec::new()), "unreachable", "127.0.0.1:").await;

@@ -1,0 +1,119 @@
+//! The messages about profiles: asking the app for one, keeping it, handing it out.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::plan::Wish;
+
+/// A profile of the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProfileKind {
+    Heap,
+    /// After a forced collection: the truth, at the price of one.
+    HeapAfterGc,
+    Goroutine,
+    /// The index page: goroutine count and what else is served.
+    Index,
+}
+
+impl ProfileKind {
+    /// The `type` of the API.
+    pub fn label(self) -> &'static str {
+        match self {
+            ProfileKind::Heap => "heap",
+            ProfileKind::HeapAfterGc => "heap_gc",
+            ProfileKind::Goroutine => "goroutine",
+            ProfileKind::Index => "index",
+        }
+    }
+}
+
+/// Somebody asks for a round of pulls now; what becomes of the wish is answered at once, the round takes seconds.
+#[derive(Debug)]
+pub struct PullNow {
+    pub reply: oneshot::Sender<Wish>,
+}
+
+/// Asks the puller for one profile. It answers exactly once, within its own time limits.
+#[derive(Debug)]
+pub struct PullRequest {
+    pub kind: ProfileKind,
+    pub reply: oneshot::Sender<PullReply>,
+}
+
+/// What came back from a pull. The reason is a label; the words are for people.
+#[derive(Clone, Debug)]
+pub struct PullReply {
+    pub kind: ProfileKind,
+    pub took: Duration,
+    pub outcome: Result<Pulled, PullFailed>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Pulled {
+    Profile(bytes::Bytes),
+    Index { goroutines: Option<u64> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullFailed {
+    pub reason: &'static str,
+    pub words: String,
+}
+
+/// Asks the profile store.
+#[derive(Debug)]
+pub enum StoreRequest {
+    /// Keeps a profile; answers with its id once it is on disk (or in memory where there is none).
+    Save {
+        profile: NewProfile,
+        reply: oneshot::Sender<Result<String, String>>,
+    },
+    Read {
+        id: String,
+        reply: oneshot::Sender<Option<bytes::Bytes>>,
+    },
+    /// Forgets a profile; answers whether there was one.
+    Forget {
+        id: String,
+        reply: oneshot::Sender<bool>,
+    },
+    /// What is kept, newest first.
+    List {
+        reply: oneshot::Sender<Vec<StoredProfile>>,
+    },
+}
+
+/// A profile as the store lists it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredProfile {
+    pub id: String,
+    pub kind: String,
+    /// Why it was pulled; `""` for one of an earlier run.
+    pub reason: String,
+    /// Unix seconds.
+    pub taken_at: f64,
+    pub bytes: u64,
+}
+
+/// A profile to be kept, as it was pulled.
+#[derive(Clone, Debug)]
+pub struct NewProfile {
+    pub kind: &'static str,
+    pub reason: String,
+    pub bytes: bytes::Bytes,
+    pub taken_at: f64,
+    pub pin: Pin,
+}
+
+/// Why a profile stays when the store is full. Pins are few: a newer one of a kind lets the older go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// Goes first.
+    None,
+    /// The last of its kind stays.
+    Baseline,
+    /// Evidence of this incident: stays until the next incident has some, the last of each kind.
+    Incident(String),
+}

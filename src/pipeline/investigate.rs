@@ -120,7 +120,7 @@ impl Investigation {
         let (settings, who) = self.wires.settings.borrow_and_update().clone();
         self.plan.set(settings);
         if let Some(target) = &self.target {
-            self.ledger.app = app_name(&who, target);
+            self.ledger.app = who.app(target);
         }
         self.ledger.who = who;
     }
@@ -132,6 +132,7 @@ impl Investigation {
     async fn found(&mut self, finding: Finding) {
         match finding {
             Finding::Appeared(target) => self.appeared(target),
+            Finding::Renamed(target) => self.renamed(target),
             Finding::Figures(figures) => self.ledger.figures = figures,
             Finding::Vanished(gone) => self.vanished(gone).await,
             Finding::ChildKilled => {
@@ -145,14 +146,19 @@ impl Investigation {
 
     fn appeared(&mut self, target: Target) {
         info!(pid = target.pid, "watching {}", words::target(&target));
-        self.ledger.app = app_name(&self.ledger.who, &target);
-        self.target = Some(target);
+        self.renamed(target);
         self.baselines = Baselines::default();
         self.runtime = Runtime::default();
         self.round_heap = None;
         self.outbox.appeared();
         self.abandon();
         self.plan.appeared(self.now());
+    }
+
+    /// An incident that is open keeps the name it began with: its events belong together.
+    fn renamed(&mut self, target: Target) {
+        self.ledger.app = self.ledger.who.app(&target);
+        self.target = Some(target);
     }
 
     async fn vanished(&mut self, gone: Gone) {
@@ -362,14 +368,9 @@ impl Investigation {
         let error = self.pulls.error();
         telemetry::gauge(&telemetry::IDENTITY_ERROR, Some("I6")).set(error as f64);
         self.wires.runtime.send_if_modified(|runtime| std::mem::replace(&mut runtime.pulls_error, error) != error);
-        let open = self.ledger.open.is_some();
-        telemetry::gauge(&telemetry::INCIDENTS_OPEN, None).set(f64::from(u8::from(open)));
-        let gauge = OwnMetric {
-            name: telemetry::INCIDENTS_OPEN.name,
-            value: f64::from(u8::from(open)),
-            count: false,
-            tag: None,
-        };
+        let open = f64::from(u8::from(self.ledger.open.is_some()));
+        telemetry::gauge(&telemetry::INCIDENTS_OPEN, None).set(open);
+        let gauge = OwnMetric { name: telemetry::INCIDENTS_OPEN.name, value: open, count: false, tag: None };
         let _full = self.wires.own.try_send(vec![gauge]);
         let views: Vec<IncidentView> = self.ledger.all().map(views::incident).collect();
         // Only what changed wakes the readers: a page that is told the same story each second flickers.
@@ -381,10 +382,6 @@ impl Investigation {
             other
         });
     }
-}
-
-fn app_name(who: &Identity, target: &Target) -> String {
-    if who.service.is_empty() { target.name.clone() } else { who.service.clone() }
 }
 
 async fn finish(work: &mut Option<Work>) -> Done {

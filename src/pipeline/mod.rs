@@ -248,6 +248,8 @@ pub type Pace = Duration;
 pub enum Finding {
     /// A target is seen for the first time.
     Appeared(Target),
+    /// The target has another name: it was found before its exec, or it titles itself.
+    Renamed(Target),
     /// An alert opened, got worse or is over.
     Alert(Change),
     /// The latest figures, once a reading: what a sentence needs.

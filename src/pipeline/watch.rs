@@ -110,7 +110,13 @@ impl Watch {
     async fn meet(&mut self, seen: &Observation, own: &mut Vec<OwnMetric>) {
         let identity = |target: &Target| (target.pid, target.incarnation);
         match (&seen.target, &self.target) {
-            (Some(new), Some(old)) if identity(new) == identity(old) => self.target = seen.target.clone(),
+            (Some(new), Some(old)) if identity(new) == identity(old) => {
+                let renamed = new.name != old.name;
+                self.target = Some(new.clone());
+                if renamed {
+                    let _closed = self.wires.findings.send(Finding::Renamed(new.clone())).await;
+                }
+            }
             (Some(new), _) => self.appeared(new.clone(), own).await,
             (None, _) => {}
         }

@@ -27,6 +27,13 @@ pub struct Identity {
     pub public_url: bool,
 }
 
+impl Identity {
+    /// What an event calls the app: its service, or else the process's own name.
+    pub fn app(&self, target: &Target) -> String {
+        if self.service.is_empty() { target.name.clone() } else { self.service.clone() }
+    }
+}
+
 /// The sentence of an incident as it stands: who leaks and when it ends, or what is known and why no more.
 pub fn verdict(incident: &Incident, figures: &Figures) -> String {
     if let Some(end) = &incident.end {

@@ -16,6 +16,12 @@ pub const MAX_PROCESSES: usize = 4_096;
 /// Kernel threads carry this flag in field 9 of `stat` (`PF_KTHREAD`, include/linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
+/// The flag of a thread that is on its way out (`PF_EXITING`).
+const EXITING: u32 = 0x4;
+
+/// SIGKILL among waiting signals: in field 31 of `stat` those of the main thread, in `ShdPnd` of `status` those of the process.
+const KILL_PENDING: u64 = 1 << 8;
+
 /// One row of the process table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -51,9 +57,13 @@ fn entry(stat: Stat) -> Entry {
     }
 }
 
-/// A zombie whose threads still run (the main thread left first) is alive: its memory is.
+/// A zombie whose threads still run (the main thread left first) is alive: its memory is. Nothing outlives a SIGKILL that waits,
+/// or the exit of its last thread, and half a gigabyte of memory takes the kernel most of a second to take back meanwhile: a
+/// fall that is no recovery.
 fn is_dead(stat: &Stat) -> bool {
-    matches!(stat.state, 'X' | 'x') || (stat.state == 'Z' && stat.num_threads <= 1)
+    let killed = stat.signal & KILL_PENDING != 0;
+    let leaves = stat.state == 'Z' || stat.flags & EXITING != 0;
+    killed || matches!(stat.state, 'X' | 'x') || (leaves && stat.num_threads <= 1)
 }
 
 /// The pids of `root` and of everything that descends from it, root first.
@@ -81,13 +91,15 @@ impl Held {
     /// Takes hold of `pid` below `proc`; `None` when it is not there or dead.
     pub fn open(proc: &Path, pid: i32) -> Option<Held> {
         let process = Process::new_with_root(proc.join(pid.to_string())).ok()?;
-        let stat = process.stat().ok().filter(|stat| !is_dead(stat))?;
-        Some(Held { process, pid, start: stat.starttime })
+        let start = process.stat().ok()?.starttime;
+        Some(Held { process, pid, start }).filter(Held::lives)
     }
 
     /// Whether it is still the process that was opened, and alive.
     pub fn lives(&self) -> bool {
-        self.process.stat().is_ok_and(|stat| stat.starttime == self.start && !is_dead(&stat))
+        let stat = self.process.stat();
+        // The main thread may be a zombie already while the last of the others gives the memory back: that, only `status` tells.
+        stat.is_ok_and(|stat| stat.starttime == self.start && !is_dead(&stat)) && !self.status().killed
     }
 
     /// Its name as the kernel has it, escaped where a process put in what is not printable.
@@ -187,6 +199,8 @@ pub struct Status {
     pub anonymous_bytes: Option<u64>,
     pub shared_bytes: Option<u64>,
     pub threads: Option<u64>,
+    /// A SIGKILL waits for the whole process, which it does to the end.
+    pub killed: bool,
 }
 
 impl Status {
@@ -202,6 +216,10 @@ impl Status {
                 "RssAnon" => status.anonymous_bytes = kib(words),
                 "RssShmem" => status.shared_bytes = kib(words),
                 "Threads" => status.threads = words.next().and_then(|word| word.parse().ok()),
+                "ShdPnd" => {
+                    let pending = words.next().and_then(|word| u64::from_str_radix(word, 16).ok());
+                    status.killed = pending.is_some_and(|pending| pending & KILL_PENDING != 0);
+                }
                 _ => {}
             }
         }
@@ -228,7 +246,7 @@ mod tests {
 
     #[test]
     fn status_lines_become_bytes_and_effective_ids() {
-        let text = "Name:\tworker\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nVmRSS:\t  2048 kB\nRssAnon:\t1024 kB\nRssShmem:\t4 kB\nThreads:\t9\n";
+        let text = "Name:\tworker\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nVmRSS:\t  2048 kB\nRssAnon:\t1024 kB\nRssShmem:\t4 kB\nThreads:\t9\nShdPnd:\t0000000000000100\n";
         let expected = Status {
             uid: Some(2),
             gid: Some(6),
@@ -236,15 +254,23 @@ mod tests {
             anonymous_bytes: Some(1 << 20),
             shared_bytes: Some(4096),
             threads: Some(9),
+            killed: true,
         };
         assert_eq!(Status::parse(text), expected);
     }
 
     #[test]
     fn nonsense_in_status_is_unknown_rather_than_zero() {
-        for text in
-            ["", "VmRSS", "VmRSS:", "VmRSS: x kB", "Threads:\t-1", "VmRSS:\t99999999999999999999 kB", "\0\0:\n::"]
-        {
+        for text in [
+            "",
+            "VmRSS",
+            "VmRSS:",
+            "VmRSS: x kB",
+            "Threads:\t-1",
+            "ShdPnd:\t?",
+            "VmRSS:\t99999999999999999999 kB",
+            "\0\0:\n::",
+        ] {
             assert_eq!(Status::parse(text), Status::default(), "{text:?}");
         }
     }
@@ -281,6 +307,26 @@ mod tests {
         assert!(held.lives());
         fixture.write("proc/10/stat", &fixture.stat_line(10, 1, "worker", 'S', 0, 2000));
         assert!(!held.lives());
+    }
+
+    #[test]
+    fn a_process_that_is_being_killed_is_dead_while_its_memory_is_taken_back() {
+        let fixture = Fixture::new();
+        fixture.process(10, 1, "worker");
+        let held = Held::open(&fixture.proc(), 10).unwrap();
+        let line = fixture.stat_line(10, 1, "worker", 'D', 0, 1000);
+        let killed = line.replace("18446744073709551615 1 1 0 0 0 0 ", "18446744073709551615 1 1 0 0 0 256 ");
+        assert_ne!(line, killed);
+        // The last thread, whose own SIGKILL is taken; a main thread that is a zombie already, while another takes its time.
+        let last = fixture.stat_line(10, 1, "worker", 'R', EXITING, 1000);
+        for dying in [killed, last] {
+            fixture.write("proc/10/stat", &dying);
+            assert!(!held.lives() && Held::open(&fixture.proc(), 10).is_none(), "{dying}");
+        }
+        fixture.write("proc/10/stat", &line);
+        assert!(held.lives());
+        fixture.write("proc/10/status", "Threads:\t2\nShdPnd:\t0000000000000100\n");
+        assert!(!held.lives() && Held::open(&fixture.proc(), 10).is_none());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! deadline; everything started is ended by its own handle.
 #![allow(dead_code, clippy::unwrap_used, missing_debug_implementations)]
 
+pub mod can;
+pub mod cgroup;
 pub mod decode;
 pub mod intake;
 pub mod pprof;
@@ -108,7 +110,8 @@ impl Sidecar {
 
     /// The JSON of a page path.
     pub fn api(&self, path: &str) -> serde_json::Value {
-        let (status, body) = http_get(self.page, path);
+        // A busy machine lets a connection time out: asking again changes nothing.
+        let (status, body) = wait_for(Duration::from_secs(90), path, || try_http_get(self.page, path).ok());
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap()
     }
@@ -189,15 +192,19 @@ pub fn wait_for<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> O
 
 /// One GET in plain HTTP/1.1: status and body.
 pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    try_http_get(address, path).unwrap()
+}
+
+fn try_http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
+    stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-    (status, dechunk(head, body))
+    Ok((status, dechunk(head, body)))
 }
 
 fn dechunk(head: &str, body: &str) -> String {

@@ -221,6 +221,16 @@ async fn an_alert_is_told_at_once_and_the_name_when_the_round_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_app_found_before_its_exec_is_told_by_the_name_it_has_since() {
+    let mut rig = Rig::start(App::Hangs);
+    rig.appear().await;
+    let target = Target { pid: 7, name: "shop".into(), rule: "test".into(), incarnation: 1 };
+    rig.tell(Finding::Renamed(target)).await;
+    rig.alarm(Severity::Warn).await;
+    assert_eq!(rig.event().await.title, "shop: memory grows towards its limit");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_round_is_uploaded_in_one_piece_under_the_tags_in_force() {
     let mut rig = Rig::start(App::Leaks);
     rig.appear().await;

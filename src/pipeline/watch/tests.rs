@@ -115,7 +115,10 @@ async fn a_process_that_renames_itself_stays_the_same() {
     rig.found();
     let target = Target { pid: 7, name: "renamed".into(), rule: "test".into(), incarnation: 1 };
     rig.watch.observe(Observation { target: Some(target), ..Observation::default() }, &Runtime::default()).await;
-    assert!(!rig.found().iter().any(|it| matches!(it, Finding::Vanished(_) | Finding::Appeared(_))));
+    let found = rig.found();
+    assert!(!found.iter().any(|it| matches!(it, Finding::Vanished(_) | Finding::Appeared(_))), "{found:?}");
+    let told = found.iter().filter(|it| matches!(it, Finding::Renamed(target) if target.name == "renamed")).count();
+    assert_eq!(told, 1, "{found:?}");
     assert_eq!(rig.part.borrow().target.as_ref().map(|it| it.name.as_str()), Some("renamed"));
 }
 

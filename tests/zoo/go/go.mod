@@ -1,0 +1,3 @@
+module oomwatch/zoo
+
+go 1.24

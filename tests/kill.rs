@@ -6,43 +6,29 @@
 mod support;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use support::can::{self, again_inside, is_inside};
 use support::intake::FakeIntake;
-use support::{Kept, OOMWATCH, Sidecar, have, root, wait_for, worker};
+use support::{Kept, Sidecar, have, root, wait_for, worker};
 use tokio::time::Instant;
 
 const TEST: &str = "the_leak_is_named_before_the_kill_and_the_kill_told_after_it";
 
-/// Sidecar and app run as the same user and group, as the manifests have it.
-const USER: u32 = 10_001;
-
 #[test]
 fn the_leak_is_named_before_the_kill_and_the_kill_told_after_it() {
-    if std::env::var_os("CAN_CGROUP").is_some() {
+    if is_inside() {
         return inside_the_can();
     }
     if !have("go", TEST) || !have("redis-server", TEST) {
         return;
     }
     worker();
-    let status = Command::new("bash")
-        .arg(root().join("tests/can/in-can.sh"))
-        .args(["--memory", &(256_u64 << 20).to_string(), "--uid", &USER.to_string(), "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", TEST, "--nocapture"])
-        .status()
-        .unwrap();
-    if status.code() == Some(77) {
-        eprintln!("SKIPPED {TEST}: this machine cannot make a pod in a can (the reason stands above)");
-        return;
-    }
-    assert!(status.success(), "inside the can: {status}");
+    again_inside(TEST, 256 << 20);
 }
 
 fn inside_the_can() {
@@ -53,35 +39,29 @@ fn inside_the_can() {
     });
 }
 
-/// What everybody in the can may read and run, apart from a checkout that only its owner may enter.
+/// What everybody in the can may read and run, and the worker's Redis.
 struct Stage {
-    dir: tempfile::TempDir,
+    files: can::Stage,
     redis: SocketAddr,
     _redis: Kept,
 }
 
 impl Stage {
     fn new() -> Stage {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::create_dir(dir.path().join("profiles")).unwrap();
-        chown(dir.path().join("profiles"), Some(USER), Some(USER)).unwrap();
-        for (from, name) in [(PathBuf::from(OOMWATCH), "oomwatch"), (root().join("target/demo-worker"), "worker")] {
-            std::fs::copy(from, dir.path().join(name)).unwrap();
-        }
+        let files = can::Stage::new(&root().join("target/demo-worker"));
         let redis = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let server = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--port", &redis.port().to_string(), "--save", "", "--dir"])
-            .arg(dir.path())
+            .arg(files.path("."))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         wait_for(Duration::from_secs(10), "Redis", || TcpStream::connect(redis).ok());
-        Stage { dir, redis, _redis: Kept(server) }
+        Stage { files, redis, _redis: Kept(server) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.files.path(name)
     }
 
     fn sidecar(&self, intake: &FakeIntake) -> Sidecar {
@@ -90,18 +70,15 @@ impl Stage {
             intake.url(),
             self.path("profiles").display()
         );
-        let mut command = Command::new(self.path("oomwatch"));
-        command.uid(USER).gid(USER);
         let env = [("DD_API_KEY", "0123456789abcdef0123456789abcdef"), ("POD_NAME", "receipts-7f9")];
-        Sidecar::spawn(&settings, &env, command)
+        Sidecar::spawn(&settings, &env, self.files.oomwatch())
     }
 
     /// The app, under the limit; what is waited for is the worker itself, which the script becomes.
     fn app(&self, statsd: SocketAddr) -> Kept {
-        let child = Command::new("bash")
-            .arg(root().join("tests/can/in-can.sh"))
-            .arg("app")
-            .arg(self.path("worker"))
+        let child = self
+            .files
+            .app()
             .args(["-statsd", &statsd.to_string(), "-redis", &self.redis.to_string()])
             .stdout(Stdio::null())
             .spawn()

@@ -46,15 +46,7 @@ impl Made {
             (self.profile(&format!("{shape}-base"), "heap"), self.profile(&format!("{shape}-now"), "heap"));
         let calm = self.profile(&format!("{shape}-base"), "goroutine");
         let piled = self.profile(&format!("{shape}-now"), "goroutine");
-        name(&Input {
-            base: Some(&base),
-            now: &now,
-            goroutines: Some((Some(&calm), &piled)),
-            rss_growth_bytes: None,
-            fds_growth: None,
-            previous: None,
-            seconds: 20.0,
-        })
+        name(&Input { goroutines: Some((Some(&calm), &piled)), ..Input::of_heaps(Some(&base), &now, 20.0) })
     }
 }
 
@@ -197,15 +189,8 @@ fn bent_profiles_of_a_real_program_are_read_or_refused() {
         let Ok(profile) = read(&bent, MAX_INFLATED) else { continue };
         read_anyway += 1;
         let (base, groups) = (Some(&healthy), Some((Some(&healthy), &profile)));
-        let naming = name(&Input {
-            base,
-            now: &profile,
-            goroutines: groups,
-            rss_growth_bytes: Some(1),
-            fds_growth: None,
-            previous: None,
-            seconds: 1.0,
-        });
+        let naming =
+            name(&Input { goroutines: groups, rss_growth_bytes: Some(1), ..Input::of_heaps(base, &profile, 1.0) });
         assert!(naming.culprits.len() <= 10 && naming.sentence.len() < 8_000);
     }
     assert!(read_anyway > 50, "only {read_anyway} bent profiles were read: the bends are too rough to test naming");

@@ -1,14 +1,16 @@
 //! The sampler on a real process in a real memory cgroup, killed by the real kernel.
 //!
-//! Needs root and a cgroup tree that it may write to; where these are missing it prints SKIPPED and why. The cgroup is made
-//! below our own (version 1) or below the root (version 2), as `tests/can/in-can.sh` does it.
+//! Needs root and a cgroup tree that it may write to; where these are missing it prints SKIPPED and why.
 
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use oomwatch::pipeline::{Gone, Observation, Pace};
 use oomwatch::source::sampler::{Sampler, Settings};
+use support::cgroup::Cgroup;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,58 +18,23 @@ use tokio_util::sync::CancellationToken;
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 96 * MIB;
 
-/// A memory cgroup with a limit, removed again at the end.
-struct Cgroup {
-    dir: PathBuf,
+/// Returns as soon as the kernel has counted a kill there.
+async fn first_kill(cgroup: &Cgroup) -> Instant {
+    while !cgroup.has_killed() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Instant::now()
 }
 
-impl Cgroup {
-    fn new(name: &str) -> Result<Cgroup, String> {
-        let own = std::fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
-        let first = own.lines().find_map(|line| line.split_once(":memory:"));
-        let (parent, file) = match first {
-            Some((_, path)) => (PathBuf::from(format!("/sys/fs/cgroup/memory{path}")), "memory.limit_in_bytes"),
-            None => (PathBuf::from("/sys/fs/cgroup"), "memory.max"),
-        };
-        let dir = parent.join(format!("oomwatch-{name}-{}", std::process::id()));
-        let say = |what: &str, error: std::io::Error| format!("{what} {}: {error}", dir.display());
-        std::fs::create_dir(&dir).map_err(|error| say("make", error))?;
-        let cgroup = Cgroup { dir: dir.clone() };
-        std::fs::write(dir.join(file), LIMIT.to_string()).map_err(|error| say("limit", error))?;
-        Ok(cgroup)
-    }
-
-    /// Returns as soon as the kernel has counted a kill here.
-    async fn first_kill(&self) -> Instant {
-        let read = |file: &str| std::fs::read_to_string(self.dir.join(file)).unwrap_or_default();
-        while !["memory.oom_control", "memory.events"].iter().any(|file| read(file).contains("oom_kill 1\n")) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Instant::now()
-    }
-
-    /// Starts a process below the limit: the shell enters the cgroup and becomes the program.
-    fn start(&self, script: &str) -> Child {
-        let enter = format!("echo $$ > '{}'; {script}", self.dir.join("cgroup.procs").display());
-        Command::new("sh")
-            .args(["-c", &enter])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("sh can be started")
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // The kernel lets a cgroup go a moment after its last process.
-        for _ in 0..100 {
-            if std::fs::remove_dir(&self.dir).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
+/// Starts a process below the limit: the shell enters the cgroup and becomes the program.
+fn start(cgroup: &Cgroup, script: &str) -> Child {
+    let enter = format!("echo $$ > '{}'; {script}", cgroup.procs().display());
+    Command::new("sh")
+        .args(["-c", &enter])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("sh can be started")
 }
 
 /// The sampler on one pid, and what it has seen.
@@ -117,7 +84,7 @@ fn missing_python() -> Option<String> {
 fn cgroup_or_skip(name: &str) -> Option<Cgroup> {
     let made = match missing_python() {
         Some(why) => Err(why),
-        None => Cgroup::new(name),
+        None => Cgroup::new(name, LIMIT),
     };
     made.inspect_err(|why| eprintln!("SKIPPED {name}: {why}")).ok()
 }
@@ -136,7 +103,7 @@ fn feed(child: &mut Child, mebibytes: u64) {
 #[tokio::test]
 async fn a_real_hog_grows_is_killed_and_its_end_is_told_within_two_seconds() {
     let Some(cgroup) = cgroup_or_skip("hog") else { return };
-    let mut hog = cgroup.start(HOG);
+    let mut hog = start(&cgroup, HOG);
     let mut watching = Watching::begin(hog.id(), Duration::from_millis(100));
 
     let first = watching.until("its limit", |seen| seen.reading.limit_bytes == Some(LIMIT)).await;
@@ -154,7 +121,7 @@ async fn a_real_hog_grows_is_killed_and_its_end_is_told_within_two_seconds() {
 
     feed(&mut hog, 400);
     // The hog stays a zombie until we wait for it, so its true end is when the kernel counts the kill.
-    let killed = cgroup.first_kill();
+    let killed = first_kill(&cgroup);
     let death = watching.until("its end", |seen| seen.gone.is_some());
     let (killed, (death, told)) = tokio::join!(killed, async { (death.await, Instant::now()) });
     assert_eq!(death.gone, Some(Gone::OomKilled));
@@ -167,7 +134,7 @@ async fn a_real_hog_grows_is_killed_and_its_end_is_told_within_two_seconds() {
 #[tokio::test]
 async fn an_ordinary_end_in_the_same_place_is_no_kill() {
     let Some(cgroup) = cgroup_or_skip("quiet") else { return };
-    let mut quiet = cgroup.start(HOG);
+    let mut quiet = start(&cgroup, HOG);
     // A minute between looks: the end is told because the process is waited for, not because its turn came.
     let mut watching = Watching::begin(quiet.id(), Duration::from_secs(60));
     watching.until("it", |seen| seen.target.is_some()).await;

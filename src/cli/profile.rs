@@ -226,15 +226,7 @@ impl Table {
 fn input<'a>(base: &'a Profile, now: &'a Profile) -> pprof::Input<'a> {
     let known = base.time_nanos > 0 && now.time_nanos > base.time_nanos;
     let seconds = if known { (now.time_nanos - base.time_nanos) as f64 / 1e9 } else { 0.0 };
-    pprof::Input {
-        base: Some(base),
-        now,
-        goroutines: None,
-        rss_growth_bytes: None,
-        fds_growth: None,
-        previous: None,
-        seconds,
-    }
+    pprof::Input::of_heaps(Some(base), now, seconds)
 }
 
 fn row_json(value: i64, row: &Culprit) -> Value {

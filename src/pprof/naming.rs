@@ -94,6 +94,13 @@ pub struct Input<'a> {
     pub seconds: f64,
 }
 
+impl<'a> Input<'a> {
+    /// Two heaps and the time between them, with nothing known beside.
+    pub fn of_heaps(base: Option<&'a Profile>, now: &'a Profile, seconds: f64) -> Self {
+        Input { base, now, goroutines: None, rss_growth_bytes: None, fds_growth: None, previous: None, seconds }
+    }
+}
+
 impl Naming {
     /// Whether somebody is named, be it among three.
     pub fn is_named(&self) -> bool {

@@ -15,15 +15,7 @@ const CACHE: &str = "example.com/shop/cache.(*Cache).Put /app/cache/cache.go 12"
 const LEAK: &[&str] = &[BUFFER, NEW, JOB, MAIN];
 
 fn input<'a>(base: &'a Profile, now: &'a Profile) -> Input<'a> {
-    Input {
-        base: Some(base),
-        now,
-        goroutines: None,
-        rss_growth_bytes: None,
-        fds_growth: None,
-        previous: None,
-        seconds: 40.0,
-    }
+    Input::of_heaps(Some(base), now, 40.0)
 }
 
 fn has(naming: &Naming, kind: &str, words: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::pprof::{Input, name};
 
 const CAP: usize = 1 << 20;
 
@@ -157,8 +158,9 @@ proptest::proptest! {
             bytes[at] = byte;
         }
         if let Ok(profile) = read(&bytes, CAP) {
-            let naming = super::super::naming::name(&super::super::naming::Input {
-                base: None, now: &profile, goroutines: Some((None, &profile)), rss_growth_bytes: None, fds_growth: None, previous: None, seconds: 1.0,
+            let naming = name(&Input {
+                goroutines: Some((None, &profile)),
+                ..Input::of_heaps(None, &profile, 1.0)
             });
             proptest::prop_assert!(!naming.sentence.is_empty());
             let _ = super::super::flat::flat(Some(&profile), &profile);

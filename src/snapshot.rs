@@ -39,6 +39,8 @@ pub struct StatsdPart {
     pub clients: Option<u64>,
     /// Distinct source ports in the last 10 s.
     pub senders: u64,
+    /// Source ports so far that had been silent for the minute before: how many clients were made.
+    pub new_senders: u64,
     /// Reports of Datadog clients on themselves in the last 10 s.
     pub reporting_clients: u64,
     pub dropped: BTreeMap<&'static str, u64>,

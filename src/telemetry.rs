@@ -101,6 +101,7 @@ catalogue! {
     STATSD_CONTEXTS: "oomwatch.statsd.contexts", Gauge, None, "", datadog, "Contexts (type, name, host, tags) held now.";
     STATSD_CONTEXT_BYTES: "oomwatch.statsd.contexts.size", Gauge, Bytes, "", local, "Memory charged to contexts and their values.";
     STATSD_SENDERS: "oomwatch.statsd.senders", Gauge, None, "", datadog, "Distinct source ports of datagrams in the last 10 s; more than the app has clients for means clients that are never closed.";
+    STATSD_NEW_SENDERS: "oomwatch.statsd.new_senders", Count, None, "", datadog, "Source ports of datagrams that had been silent for the minute before: clients that were made; many, while the live ones stay few, are clients made for each job.";
     STATSD_REPORTING: "oomwatch.statsd.reporting_clients", Gauge, None, "", datadog, "Reports of Datadog clients on themselves in the last 10 s: one a live client with telemetry, on any transport.";
     STATSD_CLIENT_DROPS: "oomwatch.statsd.client_reported_drops", Count, None, "unit", datadog, "What Datadog clients say that they dropped before it was sent: packets, metrics or bytes.";
     OUTPUT_FAILURES: "oomwatch.output.failures", Count, None, "reason", local, "Requests to the intake that did not deliver, by what was wrong; docs/operations.md has each.";

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::churn::Churn;
 use super::clients::Clients;
 use super::count::Count;
+use super::freeze::Freeze;
 use super::growth::Growth;
 use super::reading::{Change, Detector, Reading, Severity};
 use super::settings::Settings;
@@ -51,6 +53,8 @@ pub struct Outlook {
     pub time_to_limit: Option<Duration>,
     /// Memory has leapt up within two seconds: the next reading should come soon, whatever the interval.
     pub hurries: bool,
+    /// It has the looks of a freeze: worth asking the app whether it answers.
+    pub strained: bool,
     pub state: State,
 }
 
@@ -68,6 +72,8 @@ pub struct Detectors {
     goroutines: Count,
     threads: Count,
     fds: Count,
+    freeze: Freeze,
+    churn: Churn,
     age: Duration,
 }
 
@@ -88,6 +94,8 @@ impl Detectors {
             goroutines: Count::goroutines(),
             threads: Count::threads(),
             fds: Count::fds(),
+            freeze: Freeze::default(),
+            churn: Churn::default(),
             age: Duration::ZERO,
             settings,
         }
@@ -105,10 +113,12 @@ impl Detectors {
             slope_bytes_per_second: growth.map(|(per_second, _)| per_second),
             time_to_limit: growth.and_then(|(_, left)| left),
             hurries: self.memory.hurries(),
+            strained: self.freeze.is_suspect(),
             state: self.state(),
         }
     }
 
+    /// Churn is left out: an app that makes a client a job is well in all else, and its baselines are wanted.
     fn state(&self) -> State {
         let standing = [
             self.memory.severity(),
@@ -116,6 +126,7 @@ impl Detectors {
             self.goroutines.severity(),
             self.threads.severity(),
             self.fds.severity(),
+            self.freeze.severity(),
         ];
         match standing.into_iter().flatten().max() {
             Some(severity) => severity.into(),
@@ -130,6 +141,7 @@ impl Detectors {
             let at = reading.at;
             changes.extend(self.memory.end(at));
             changes.extend(self.clients.end(at));
+            changes.extend(self.freeze.end(at).into_iter().chain(self.churn.end(at)));
             changes.extend(
                 [&mut self.goroutines, &mut self.threads, &mut self.fds].into_iter().filter_map(|it| it.end(at)),
             );
@@ -171,6 +183,7 @@ impl Detector for Detectors {
         self.meet(reading, &mut changes);
         self.observe_memory(reading, &mut changes);
         self.observe_counts(reading, &mut changes);
+        changes.extend(self.freeze.observe(reading).into_iter().chain(self.churn.observe(reading)));
         changes
     }
 }

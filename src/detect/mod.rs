@@ -2,14 +2,15 @@
 //!
 //! [`Detectors`] is the door: it owns one rule for each thing that may grow. `growth` is the memory rule, `clients` and
 //! `count` are what piles up; below them lie `scale` (one time scale of one signal), `recent` (the last 20 s) and
-//! `standing` (the life of an alert). The defaults of [`Settings`] are scored on the traces of `tests/traces`.
-//!
-//! Missing: churn of clients and the freeze at the limit, which take more than a reading tells; the watch raises those.
+//! `standing` (the life of an alert). `freeze` and `churn` tell what is no growth. The defaults of [`Settings`] are scored on the
+//! traces of `tests/traces`.
 
 mod burst;
+mod churn;
 mod clients;
 mod count;
 mod detectors;
+mod freeze;
 mod growth;
 #[cfg(test)]
 mod promises;

@@ -23,6 +23,25 @@ pub struct Reading {
     pub goroutines: Option<u64>,
     /// Live Go heap, where a profile or the index told it.
     pub live_heap_bytes: Option<u64>,
+    /// All that is charged to the cgroup that has the limit, page cache included.
+    pub usage_bytes: Option<u64>,
+    /// How often that cgroup had to reclaim at its limit so far (v1 `failcnt`, v2 `max` of `memory.events`).
+    pub reclaims: Option<u64>,
+    /// Pages that had to be read from disk so far, in the cgroup or, where that cannot be read, by the process.
+    pub major_faults: Option<u64>,
+    /// Processor time of the process so far, in its own code and in the kernel.
+    pub user_time: Option<Duration>,
+    pub system_time: Option<Duration>,
+    /// Percent of the last 10 s in which all of the cgroup waited for memory (version 2, `memory.pressure`).
+    pub pressure: Option<f64>,
+    /// StatsD datagrams that came so far, from whomever.
+    pub datagrams: Option<u64>,
+    /// Source ports so far from which none came in the minute before.
+    pub new_senders: Option<u64>,
+    /// How long ago the app's pprof port last answered; `None` before its first answer.
+    pub pprof_answered: Option<Duration>,
+    /// How long the oldest question to it is open or failed since that answer; `None` when the last one was answered.
+    pub pprof_silent: Option<Duration>,
 }
 
 /// What grows. The names are those of the API's incident kinds.

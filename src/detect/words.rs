@@ -22,6 +22,11 @@ pub(super) fn span(seconds: f64) -> String {
     }
 }
 
+/// `is` for one.
+pub(super) fn is_or_are(count: u64) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
 /// `one more every 0.4 s`, or `3 more a second` where that says more.
 pub(super) fn pace(per_second: f64) -> String {
     match 1.0 / per_second {

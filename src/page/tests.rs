@@ -130,6 +130,7 @@ fn statsd_part() -> StatsdPart {
         contexts: 3,
         clients: None,
         senders: 2,
+        new_senders: 9,
         reporting_clients: 1,
         dropped: BTreeMap::from([("parse", 1), ("queue_full", 2)]),
         identities: BTreeMap::from([("I1", 0)]),

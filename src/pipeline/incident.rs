@@ -6,18 +6,21 @@ use std::collections::BTreeMap;
 use crate::detect::{Alert, AlertKind, Severity};
 use crate::pprof::Naming;
 
-/// The `kind` an incident opened with.
+/// What an incident is about: what it opened with, or what it came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IncidentKind {
     Alert(AlertKind),
     /// A kill that no alert came before.
     OomKill,
+    /// One bad end after another.
+    CrashLoop,
 }
 
 impl IncidentKind {
     pub fn label(self) -> &'static str {
         match self {
             IncidentKind::OomKill => "oom_kill",
+            IncidentKind::CrashLoop => "crash_loop",
             IncidentKind::Alert(AlertKind::MemoryGrowth) => "memory_growth",
             IncidentKind::Alert(AlertKind::ClientLeak) => "client_leak",
             IncidentKind::Alert(AlertKind::ClientChurn) => "client_churn",
@@ -66,6 +69,8 @@ pub struct KeptProfile {
 pub struct Incident {
     pub id: String,
     pub kind: IncidentKind,
+    /// The kind of its first event: all its events go under that, whatever it comes to.
+    pub opened_as: IncidentKind,
     pub severity: Severity,
     /// Unix seconds.
     pub opened_at: f64,
@@ -78,6 +83,8 @@ pub struct Incident {
     pub alerts: BTreeMap<AlertKind, Alert>,
     /// The best naming so far, whether it names or says why not.
     pub naming: Option<Naming>,
+    /// The bad ends of a crash loop, in words.
+    pub series: Option<String>,
     /// Why nothing could be pulled, in words, when nothing could.
     pub pull_failure: Option<String>,
     pub profiles: Vec<KeptProfile>,
@@ -96,6 +103,7 @@ impl Incident {
         Incident {
             id,
             kind,
+            opened_as: kind,
             severity,
             opened_at: now,
             closed_at: None,
@@ -104,6 +112,7 @@ impl Incident {
             standing: BTreeMap::new(),
             alerts: BTreeMap::new(),
             naming: None,
+            series: None,
             pull_failure: None,
             profiles: Vec::new(),
             verdict: String::new(),
@@ -117,9 +126,26 @@ impl Incident {
         self.closed_at.is_none()
     }
 
+    /// It comes to be of another kind. Until it was told, nothing goes under the old one.
+    pub fn turn(&mut self, kind: IncidentKind) {
+        self.kind = kind;
+        if !self.told {
+            self.opened_as = kind;
+        }
+    }
+
+    /// Whether the first alarm among notices, or a freeze, makes another incident of it.
+    fn turns(&self, alert: &Alert) -> bool {
+        let first_alarm = self.severity == Severity::Notice && alert.severity > Severity::Notice;
+        self.kind != IncidentKind::CrashLoop && (alert.kind == AlertKind::Freeze || first_alarm)
+    }
+
     /// Takes an alert in and says whether the incident became more severe by it.
     pub fn join(&mut self, alert: Alert) -> bool {
         let worse = alert.severity > self.severity;
+        if self.turns(&alert) {
+            self.turn(IncidentKind::Alert(alert.kind));
+        }
         self.severity = self.severity.max(alert.severity);
         self.alerts.insert(alert.kind, alert.clone());
         self.standing.insert(alert.kind, alert);
@@ -136,6 +162,12 @@ impl Incident {
         self.end = Some(end);
         self.closed_at = Some(now);
         self.standing.clear();
+    }
+
+    /// Whether another look at the profiles is worth its cost: not of clients that are closed again, nor while the app hangs.
+    pub fn wants_a_name(&self) -> bool {
+        let frozen = self.standing.contains_key(&AlertKind::Freeze);
+        !frozen && self.kind != IncidentKind::Alert(AlertKind::ClientChurn)
     }
 
     /// Whether profiles named somebody.

@@ -4,12 +4,13 @@
 //! It owns incidents and baselines. One pull is under way at most; findings are taken while it runs, so a kill is told at
 //! once and not after a time-out. When the findings close it ends without waiting for the pull.
 
+mod wires;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
@@ -23,32 +24,14 @@ use super::upload::{self, Outbox};
 use super::views;
 use super::words::{self, Identity};
 use super::{
-    Degraded, Finding, Gone, Outgoing, OwnMetric, ProfileKind, PullFailed, PullNow, PullRequest, Runtime, StoreRequest,
-    Target, Upload, WallClock,
+    Degraded, Finding, Gone, Outgoing, OwnMetric, ProfileKind, PullFailed, PullNow, Runtime, Target, WallClock,
 };
-use crate::detect::{Change, Severity};
+use crate::detect::{Alert, AlertKind, Change, Severity};
 use crate::pprof::Confidence;
 use crate::snapshot::IncidentView;
 use crate::statsd::Event;
 use crate::telemetry;
-
-/// The channels of the investigation.
-#[derive(Debug)]
-pub struct Wires {
-    pub findings: mpsc::Receiver<Finding>,
-    /// Wishes from the page; none come when the page has ended.
-    pub asked: mpsc::Receiver<PullNow>,
-    pub pulls: mpsc::Sender<PullRequest>,
-    pub store: mpsc::Sender<StoreRequest>,
-    /// `None` when profiles are not uploaded.
-    pub uploads: Option<mpsc::Sender<Upload>>,
-    pub outgoing: mpsc::Sender<Outgoing>,
-    pub own: mpsc::Sender<Vec<OwnMetric>>,
-    pub runtime: watch::Sender<Runtime>,
-    /// Other settings of the plan, and who we are, after a reload.
-    pub settings: watch::Receiver<(Settings, Identity)>,
-    pub incidents: watch::Sender<Arc<Vec<IncidentView>>>,
-}
+pub use wires::Wires;
 
 /// The task's state; every field belongs to it alone.
 pub struct Investigation {
@@ -108,7 +91,7 @@ impl Investigation {
                 },
                 done = finish(&mut self.work) => self.done(done).await,
                 Some(now) = self.wires.asked.recv() => self.asked(now),
-                _ = tick.tick() => self.look_again(),
+                _ = tick.tick() => self.look_again().await,
                 Ok(()) = self.wires.settings.changed() => self.reconfigure(),
             }
             self.begin_next();
@@ -133,7 +116,7 @@ impl Investigation {
         match finding {
             Finding::Appeared(target) => self.appeared(target),
             Finding::Renamed(target) => self.renamed(target),
-            Finding::Figures(figures) => self.ledger.figures = figures,
+            Finding::Figures(figures) => self.ledger.see(figures),
             Finding::Vanished(gone) => self.vanished(gone).await,
             Finding::ChildKilled => {
                 let events = self.ledger.child_killed((self.clock)());
@@ -153,6 +136,7 @@ impl Investigation {
         self.outbox.appeared();
         self.abandon();
         self.plan.appeared(self.now());
+        self.ledger.appeared((self.clock)());
     }
 
     /// An incident that is open keeps the name it began with: its events belong together.
@@ -167,7 +151,7 @@ impl Investigation {
         self.plan.vanished();
         self.target = None;
         let events = self.ledger.vanished(gone, (self.clock)());
-        if let Some(last) = self.ledger.closed.front().filter(|_| !events.is_empty()) {
+        if let Some(last) = self.ledger.all().next().filter(|_| !events.is_empty()) {
             warn!(incident = %last.id, state = last.state.label(), "{}", last.verdict);
         }
         self.send(events).await;
@@ -183,13 +167,21 @@ impl Investigation {
         let critical = matches!(change, Change::Escalated(alert) if alert.severity == Severity::Crit);
         let cause = if critical { Cause::Critical } else { Cause::Alert };
         if let Change::Opened(alert) | Change::Escalated(alert) = change {
-            warn!(kind = ?alert.kind, severity = ?alert.severity, rule = alert.rule, "growth alert: {}", alert.evidence);
-            if let Wish::Suppressed(reason) = self.plan.round(self.now(), cause) {
-                self.pulls.suppressed(reason);
-            }
+            self.evidence(alert, cause);
         }
         let events = self.ledger.alert(change, (self.clock)());
         self.send(events).await;
+    }
+
+    /// Profiles tell nothing of clients that are closed again.
+    fn evidence(&mut self, alert: &Alert, cause: Cause) {
+        if alert.kind == AlertKind::ClientChurn {
+            return info!(rule = alert.rule, "notice: {}", alert.evidence);
+        }
+        warn!(kind = ?alert.kind, severity = ?alert.severity, rule = alert.rule, "growth alert: {}", alert.evidence);
+        if let Wish::Suppressed(reason) = self.plan.round(self.now(), cause) {
+            self.pulls.suppressed(reason);
+        }
     }
 
     /// A person wants a round now: as an alert would, under the same cool-down and budget.
@@ -203,9 +195,11 @@ impl Investigation {
     }
 
     /// Once a second: an open incident that is not surely named is worth another round when the cool-down allows.
-    fn look_again(&mut self) {
+    async fn look_again(&mut self) {
+        let events = self.ledger.look((self.clock)());
+        self.send(events).await;
         let sure = |incident: &Incident| incident.naming.as_ref().is_some_and(|it| it.confidence == Confidence::High);
-        if self.work.is_none() && self.ledger.open.as_ref().is_some_and(|incident| !sure(incident)) {
+        if self.work.is_none() && self.ledger.open.as_ref().is_some_and(|it| it.wants_a_name() && !sure(it)) {
             self.plan.round(self.now(), Cause::Again);
         }
     }
@@ -250,6 +244,7 @@ impl Investigation {
             _ => 0,
         };
         self.plan.done(done.step, self.now(), done.took, bytes, done.outcome.is_ok());
+        self.pulls.heard(done.outcome.as_ref().err().map(|failed| failed.reason));
         self.count(&done).await;
         match done.outcome {
             Ok(yielded) => self.take(done.step, yielded, done.kept.as_ref()),
@@ -277,7 +272,11 @@ impl Investigation {
                 self.keep_to_compare(step, bytes, kept.cloned());
             }
         }
-        self.runtime.pulls_error = self.pulls.error();
+        self.tell_runtime();
+    }
+
+    fn tell_runtime(&mut self) {
+        (self.runtime.pulls_error, self.runtime.answers) = (self.pulls.error(), self.pulls.answers);
         self.wires.runtime.send_replace(self.runtime.clone());
     }
 
@@ -317,8 +316,7 @@ impl Investigation {
             warn!(reason = failed.reason, "no profile: {}", degraded.why);
         }
         self.runtime.degraded = Some(degraded);
-        self.runtime.pulls_error = self.pulls.error();
-        self.wires.runtime.send_replace(self.runtime.clone());
+        self.tell_runtime();
     }
 
     /// Tells a naming, unless the goroutine profile of the same round will make it surer in a moment. Near the limit there
@@ -367,7 +365,11 @@ impl Investigation {
     fn publish(&self) {
         let error = self.pulls.error();
         telemetry::gauge(&telemetry::IDENTITY_ERROR, Some("I6")).set(error as f64);
-        self.wires.runtime.send_if_modified(|runtime| std::mem::replace(&mut runtime.pulls_error, error) != error);
+        self.wires.runtime.send_if_modified(|runtime| {
+            let before = (runtime.pulls_error, runtime.answers);
+            (runtime.pulls_error, runtime.answers) = (error, self.pulls.answers);
+            before != (error, self.pulls.answers)
+        });
         let open = f64::from(u8::from(self.ledger.open.is_some()));
         telemetry::gauge(&telemetry::INCIDENTS_OPEN, None).set(open);
         let gauge = OwnMetric { name: telemetry::INCIDENTS_OPEN.name, value: open, count: false, tag: None };

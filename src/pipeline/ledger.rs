@@ -1,19 +1,26 @@
 //! The book of incidents: which one is open, what joins it, which event each turn of the story owes. Pure: the investigation
 //! tells it what happened and sends what it returns.
 //!
+//! A kill ends what is open; the third bad end within ten minutes does not, but makes a crash loop of it, which stays open and is
+//! told once, whatever follows, until the app has stayed up.
+//!
 //! One incident at most is open. A notice opens one on the page but owes Datadog nothing until it turns worse.
 
 use std::collections::VecDeque;
 
 use super::incident::{Incident, IncidentKind, KeptProfile, State};
+use super::lives::{Life, Lives};
 use super::words::{self, Identity};
-use super::{Figures, Gone};
-use crate::detect::{Alert, Change, Severity};
+use super::{Figures, Gone, story};
+use crate::detect::{Alert, AlertKind, Change, Severity};
 use crate::pprof::Naming;
 use crate::statsd::Event;
 
 /// Closed incidents kept for the page; the oldest goes first.
 const HISTORY: usize = 50;
+
+/// Profiles that an incident lists; a crash loop would gather them without end.
+const PROFILES: usize = 24;
 
 /// A process that vanished above this share of its limit, and whose end nobody could read, was most likely killed for memory:
 /// the last reading may be a second old, and 100 MiB/s fills a tenth of a 1 GiB limit in that second.
@@ -28,6 +35,7 @@ pub struct Ledger {
     pub figures: Figures,
     pub who: Identity,
     pub app: String,
+    lives: Lives,
     /// How many were opened by this process: a part of the next id.
     opened: u64,
 }
@@ -42,8 +50,11 @@ impl Ledger {
         match change {
             Change::Opened(alert) | Change::Escalated(alert) => self.join(alert, now),
             Change::Cleared { kind, .. } => {
-                let over = self.open.as_mut().is_some_and(|incident| incident.leave(*kind));
-                if over { self.close(State::Recovered, "growth stopped and memory fell back", now) } else { Vec::new() }
+                let Some(incident) = self.open.as_mut() else { return Vec::new() };
+                // With the death of each life all its alerts end; the loop goes on.
+                let over = incident.leave(*kind) && incident.kind != IncidentKind::CrashLoop;
+                let why = story::all_clear(incident.kind);
+                if over { self.close(State::Recovered, why, now) } else { Vec::new() }
             }
         }
     }
@@ -56,13 +67,18 @@ impl Ledger {
                 Some(Incident::open(id, IncidentKind::Alert(alert.kind), alert.severity, self.app.clone(), now));
         }
         let Some(incident) = self.open.as_mut() else { return Vec::new() };
+        let froze = alert.kind == AlertKind::Freeze && !incident.standing.contains_key(&AlertKind::Freeze);
         incident.join(alert.clone());
-        let severity = incident.severity;
+        let (severity, in_loop) = (incident.severity, incident.kind == IncidentKind::CrashLoop);
         self.reword();
+        if in_loop {
+            return Vec::new();
+        }
         match (was, severity) {
             (_, Severity::Notice) => Vec::new(),
             (None | Some(Severity::Notice), _) => self.tell(Chapter::Opened, now),
             (Some(Severity::Warn), Severity::Crit) => self.tell(Chapter::Critical, now),
+            _ if froze => self.tell(Chapter::Critical, now),
             _ => Vec::new(),
         }
     }
@@ -99,6 +115,9 @@ impl Ledger {
     /// Adds a profile to the open story: evidence, or once the baseline that it was compared with.
     pub fn keep(&mut self, profile: KeptProfile) {
         if let Some(incident) = self.open.as_mut().filter(|it| it.profiles.iter().all(|kept| kept.id != profile.id)) {
+            if incident.profiles.len() == PROFILES {
+                incident.profiles.remove(0);
+            }
             incident.profiles.push(profile);
         }
     }
@@ -109,32 +128,100 @@ impl Ledger {
         let edge =
             self.figures.limit_bytes.is_some_and(|limit| self.figures.memory_bytes as f64 >= EDGE * limit as f64);
         let killed = certain || gone == Gone::Unknown && edge;
-        if !killed {
-            return self.close(State::Recovered, "the process ended", now);
+        let life = self.lives.ended(now);
+        let in_loop = self.in_loop();
+        let alarmed = self.open.as_ref().is_some_and(|it| !in_loop && it.severity > Severity::Notice);
+        if (killed || alarmed) && self.loops(life, in_loop, now) {
+            return self.looped(certain, now);
         }
-        self.killed(certain, "", now)
+        if !killed {
+            return if in_loop { Vec::new() } else { self.close(State::Recovered, "the process ended", now) };
+        }
+        self.killed(certain, "", life, now)
+    }
+
+    fn in_loop(&self) -> bool {
+        self.open.as_ref().is_some_and(|it| it.kind == IncidentKind::CrashLoop)
+    }
+
+    fn loops(&mut self, life: Option<Life>, in_loop: bool, now: f64) -> bool {
+        self.lives.count(life.unwrap_or(Life { began: now, ended: now, ..Life::default() }), in_loop)
+    }
+
+    /// Another bad end of the series: the first time it is told, then it only stands in the sentence.
+    fn looped(&mut self, certain: bool, now: f64) -> Vec<Event> {
+        let before = self.closed.front().filter(|_| self.open.is_none()).cloned();
+        if self.open.is_none() {
+            let id = self.next_id(now);
+            self.open = Some(Incident::open(id, IncidentKind::CrashLoop, Severity::Crit, self.app.clone(), now));
+        }
+        let Some(incident) = self.open.as_mut() else { return Vec::new() };
+        let first = incident.series.is_none();
+        if let Some(before) = before {
+            // What the life before was found to leak, this one leaks too, until a profile says other.
+            (incident.naming, incident.pull_failure) = (before.naming, before.pull_failure);
+            incident.profiles = before.profiles;
+            incident.state = if incident.is_named() { State::Named } else { State::Open };
+        }
+        incident.turn(IncidentKind::CrashLoop);
+        incident.severity = Severity::Crit;
+        incident.presumed = !certain;
+        incident.standing.clear();
+        incident.series = Some(self.lives.told(now));
+        let opening = !incident.told;
+        self.reword();
+        if !first {
+            return Vec::new();
+        }
+        self.tell(if opening { Chapter::Opened } else { Chapter::Critical }, now)
+    }
+
+    /// A target is seen for the first time.
+    pub fn appeared(&mut self, now: f64) {
+        self.lives.appeared(now);
+    }
+
+    /// The latest figures.
+    pub fn see(&mut self, figures: Figures) {
+        self.lives.see(&figures);
+        self.figures = figures;
+    }
+
+    /// Once a second: a crash loop is over when the app has stayed up, with nothing standing.
+    pub fn look(&mut self, now: f64) -> Vec<Event> {
+        let calm = self.in_loop() && self.open.as_ref().is_some_and(|it| it.standing.is_empty());
+        let Some(well) = self.lives.well_for(now).filter(|_| calm) else { return Vec::new() };
+        self.lives.forget();
+        self.close(State::Recovered, &format!("it has stayed up for {}", words::duration(well)), now)
     }
 
     /// The kernel killed a process of the app's tree, and the one that is watched lives on: the master of a prefork server, say.
     pub fn child_killed(&mut self, now: f64) -> Vec<Event> {
-        self.killed(true, "A child process: ", now)
+        let (life, in_loop) = (self.lives.so_far(now), self.in_loop());
+        if self.loops(life, in_loop, now) {
+            return self.looped(true, now);
+        }
+        self.killed(true, "A child process: ", life, now)
     }
 
-    fn killed(&mut self, certain: bool, who: &str, now: f64) -> Vec<Event> {
+    fn killed(&mut self, certain: bool, who: &str, life: Option<Life>, now: f64) -> Vec<Event> {
         if self.open.is_none() {
             let id = self.next_id(now);
             self.open = Some(Incident::open(id, IncidentKind::OomKill, Severity::Crit, self.app.clone(), now));
         }
         if let Some(incident) = self.open.as_mut() {
             incident.presumed = !certain;
+            if incident.kind == IncidentKind::Alert(AlertKind::ClientChurn) {
+                incident.turn(IncidentKind::OomKill);
+            }
         }
-        let end = words::killed(self.open.as_ref(), &self.figures, certain, now);
+        let end = story::killed(self.open.as_ref(), &self.figures, certain, life.as_ref(), now);
         self.end(State::Killed, format!("{who}{end}"), now)
     }
 
     fn close(&mut self, state: State, why: &str, now: f64) -> Vec<Event> {
         let Some(incident) = self.open.as_ref() else { return Vec::new() };
-        let end = words::recovered(incident, &self.figures, why);
+        let end = story::recovered(incident, &self.figures, why);
         self.end(state, end, now)
     }
 
@@ -184,140 +271,4 @@ enum Chapter {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::detect::AlertKind;
-    use crate::pprof::{Confidence, Culprit};
-    use crate::statsd::AlertType;
-
-    fn alert(kind: AlertKind, severity: Severity) -> Alert {
-        Alert {
-            kind,
-            severity,
-            rule: "trend_10s",
-            at: Duration::ZERO,
-            per_second: 1e6,
-            time_to_limit: Some(Duration::from_secs(840)),
-            evidence: "rose 41 MiB in 48 s".into(),
-        }
-    }
-
-    fn opened(severity: Severity) -> Change {
-        Change::Opened(alert(AlertKind::MemoryGrowth, severity))
-    }
-
-    fn naming() -> Naming {
-        Naming {
-            class: crate::pprof::Class::HeapLeak,
-            confidence: Confidence::High,
-            sentence: "statsd.newStatsdBuffer grew 148 MiB, made in main.handleJob".into(),
-            culprits: vec![Culprit {
-                function: "statsd.newStatsdBuffer".into(),
-                made_by: "main.handleJob".into(),
-                share: 0.92,
-                ..Culprit::default()
-            }],
-            evidence: Vec::new(),
-            remedy: None,
-        }
-    }
-
-    fn ledger() -> Ledger {
-        let mut ledger = Ledger::new(Identity { service: "worker".into(), ..Identity::default() });
-        ledger.app = "worker".into();
-        ledger.figures = Figures {
-            memory_bytes: 200 << 20,
-            limit_bytes: Some(256 << 20),
-            statsd_clients: Some(312),
-            time_to_limit: Some(Duration::from_secs(840)),
-            ..Figures::default()
-        };
-        ledger
-    }
-
-    #[test]
-    fn the_whole_story_is_told_in_four_events_with_one_key() {
-        let mut ledger = ledger();
-        let mut events = ledger.alert(&opened(Severity::Warn), 100.0);
-        events.extend(ledger.name(naming(), 110.0));
-        events.extend(ledger.alert(&Change::Escalated(alert(AlertKind::MemoryGrowth, Severity::Crit)), 120.0));
-        events.extend(ledger.vanished(Gone::OomKilled, 130.0));
-        assert_eq!(events.len(), 4);
-        assert!(events.iter().all(|event| event.aggregation_key == events[0].aggregation_key));
-        assert_eq!(events[1].title, "worker leaks in statsd.newStatsdBuffer: limit in 14 min");
-        assert!(events[1].text.contains("312 StatsD clients"), "{}", events[1].text);
-        assert_eq!(events[1].alert_type, AlertType::Warning);
-        assert_eq!(events[3].alert_type, AlertType::Error);
-        assert!(events[3].tags.iter().any(|tag| tag == "oomwatch_culprit:main.handleJob"));
-        assert!(ledger.open.is_none());
-        assert_eq!(ledger.closed[0].state, State::Killed);
-    }
-
-    #[test]
-    fn a_notice_owes_nothing_until_it_turns_worse_or_kills() {
-        let mut ledger = ledger();
-        assert!(ledger.alert(&opened(Severity::Notice), 1.0).is_empty());
-        assert!(ledger.name(naming(), 2.0).is_empty());
-        let events = ledger.alert(&Change::Escalated(alert(AlertKind::MemoryGrowth, Severity::Warn)), 3.0);
-        assert_eq!(events.len(), 1, "the first event carries the name already");
-        assert!(events[0].title.contains("newStatsdBuffer"));
-
-        let mut ledger = super::tests::ledger();
-        ledger.alert(&opened(Severity::Notice), 1.0);
-        assert_eq!(ledger.vanished(Gone::OomKilled, 5.0).len(), 1);
-    }
-
-    #[test]
-    fn a_notice_that_clears_is_never_told() {
-        let mut ledger = ledger();
-        ledger.alert(&opened(Severity::Notice), 1.0);
-        let cleared = Change::Cleared { kind: AlertKind::MemoryGrowth, at: Duration::ZERO };
-        assert!(ledger.alert(&cleared, 2.0).is_empty());
-        assert_eq!(ledger.closed[0].state, State::Recovered);
-    }
-
-    #[test]
-    fn a_kill_without_an_alert_is_an_incident_of_its_own() {
-        let mut ledger = ledger();
-        let events = ledger.vanished(Gone::OomKilled, 5.0);
-        assert_eq!(events.len(), 1);
-        assert!(events[0].tags.contains(&"oomwatch_kind:oom_kill".to_owned()));
-        assert!(ledger.vanished(Gone::Ended, 6.0).is_empty());
-    }
-
-    #[test]
-    fn an_end_nobody_could_read_is_a_kill_only_at_the_edge_of_the_limit() {
-        let mut far = ledger();
-        far.alert(&opened(Severity::Warn), 1.0);
-        far.vanished(Gone::Unknown, 2.0);
-        assert_eq!(far.closed[0].state, State::Recovered);
-
-        let mut near = ledger();
-        near.figures.memory_bytes = 250 << 20;
-        near.alert(&opened(Severity::Warn), 1.0);
-        let events = near.vanished(Gone::Unknown, 2.0);
-        assert_eq!(near.closed[0].state, State::Killed);
-        assert!(events[0].text.contains("most likely"), "{}", events[0].text);
-    }
-
-    #[test]
-    fn a_later_round_that_knows_less_does_not_take_the_name_back() {
-        let mut ledger = ledger();
-        ledger.alert(&opened(Severity::Warn), 1.0);
-        ledger.name(naming(), 2.0);
-        let unknown = Naming { confidence: Confidence::Unknown, culprits: Vec::new(), ..naming() };
-        assert!(ledger.name(unknown, 3.0).is_empty());
-        assert!(ledger.open.as_ref().is_some_and(Incident::is_named));
-    }
-
-    #[test]
-    fn history_is_bounded() {
-        let mut ledger = ledger();
-        for n in 0..200 {
-            ledger.vanished(Gone::OomKilled, f64::from(n));
-        }
-        assert_eq!(ledger.closed.len(), HISTORY);
-    }
-}
+mod tests;

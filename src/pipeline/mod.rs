@@ -17,10 +17,12 @@ mod errand;
 pub mod incident;
 pub mod investigate;
 pub mod ledger;
+mod lives;
 pub mod plan;
 mod profiles;
 mod pulls;
 mod rollup;
+mod story;
 pub mod upload;
 pub mod views;
 pub mod watch;
@@ -36,6 +38,7 @@ use tokio::time::Instant;
 pub use profiles::{
     NewProfile, Pin, ProfileKind, PullFailed, PullNow, PullReply, PullRequest, Pulled, StoreRequest, StoredProfile,
 };
+pub use pulls::Answers;
 pub use rollup::Rollup;
 pub use upload::Upload;
 
@@ -238,6 +241,8 @@ pub struct Runtime {
     pub degraded: Option<Degraded>,
     /// Right side minus left side of identity I6.
     pub pulls_error: i64,
+    /// Whether the port answers.
+    pub answers: Answers,
 }
 
 /// How often the sampler looks. The watch sets it; 250 ms when the limit is near.
@@ -272,6 +277,8 @@ pub struct Figures {
     pub threads: Option<u64>,
     pub fds: Option<u64>,
     pub goroutines: Option<u64>,
+    /// It has the looks of a freeze: whether the app still answers is worth knowing soon.
+    pub strained: bool,
     /// No alert stands and the start-up grace is over: a profile pulled now may serve as baseline.
     pub healthy: bool,
 }

@@ -13,6 +13,9 @@ use super::{Figures, ProfileKind};
 /// How often the index page is asked for the goroutine count: 1–4 ms at any count.
 const INDEX_EVERY: Duration = Duration::from_secs(15);
 
+/// The same while the app looks frozen.
+const INDEX_SUSPECT: Duration = Duration::from_secs(3);
+
 /// How often a healthy app gives another plain heap to compare with later.
 const BASELINE_EVERY: Duration = Duration::from_secs(300);
 
@@ -205,7 +208,7 @@ impl Plan {
             let heap = if self.had_healthy { ProfileKind::Heap } else { ProfileKind::HeapAfterGc };
             let kinds = [ProfileKind::Index, heap, ProfileKind::Goroutine];
             self.queue.extend(kinds.map(|kind| Step { kind, purpose: Purpose::Baseline }));
-        } else if now >= self.next_index {
+        } else if now >= self.next_index || (figures.strained && now + INDEX_EVERY >= self.next_index + INDEX_SUSPECT) {
             self.next_index = now + INDEX_EVERY;
             self.queue.push_back(Step { kind: ProfileKind::Index, purpose: Purpose::Count });
         }

@@ -2,8 +2,18 @@
 //!
 //! The goroutine count of the index page is no profile and stands in no account.
 
+use tokio::time::Instant;
+
 use super::ProfileKind;
 use crate::telemetry::{self, Metric};
+
+/// Whether the app's pprof port answers, whatever it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Answers {
+    pub last: Option<Instant>,
+    /// The oldest question since that is open, or was given up.
+    pub open_since: Option<Instant>,
+}
 
 /// Running totals; the investigation writes them, `/metrics` and the page show them.
 #[derive(Debug, Default)]
@@ -14,13 +24,22 @@ pub(super) struct Pulls {
     suppressed: u64,
     /// A pull has begun and nothing is known of it yet.
     under_way: bool,
+    pub answers: Answers,
 }
 
 impl Pulls {
     pub fn begun(&mut self, kind: ProfileKind) {
+        self.answers.open_since.get_or_insert_with(Instant::now);
         if kind != ProfileKind::Index {
             self.under_way = true;
             self.attempted += count(&telemetry::PROFILES_ATTEMPTED, None);
+        }
+    }
+
+    /// What became of the question: a refusal is an answer too.
+    pub fn heard(&mut self, failed: Option<&'static str>) {
+        if !matches!(failed, Some("timeout" | "unreachable")) {
+            self.answers = Answers { last: Some(Instant::now()), open_since: None };
         }
     }
 
@@ -39,6 +58,7 @@ impl Pulls {
 
     /// Whoever was pulled from is gone.
     pub fn gone(&mut self) {
+        self.answers = Answers::default();
         if self.under_way {
             self.failed(ProfileKind::Heap, "gone");
         }

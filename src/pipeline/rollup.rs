@@ -264,6 +264,7 @@ impl State {
         for (unit, count) in self.senders.drops.by_unit().into_iter().filter(|(_, count)| *count > 0) {
             self.tell_count(now, telemetry::STATSD_CLIENT_DROPS.name, Some(("unit", unit)), count);
         }
+        self.tell_count(now, telemetry::STATSD_NEW_SENDERS.name, None, self.senders.new);
         let counted = self.senders.last;
         for (metric, value) in
             [(&telemetry::STATSD_SENDERS, counted.senders), (&telemetry::STATSD_REPORTING, counted.reporting)]
@@ -285,7 +286,7 @@ impl State {
         let stats = self.aggregator.stats();
         let dropped = dropped(&stats, self.lost);
         self.handles.set(&stats, self.datagrams, &dropped);
-        self.handles.set_senders(self.senders.last, self.senders.drops);
+        self.handles.set_senders(&self.senders);
         self.snapshot.send_replace(Arc::new(self.part(&stats, dropped)));
     }
 
@@ -300,6 +301,7 @@ impl State {
             contexts: stats.contexts,
             clients: None,
             senders: self.senders.last.senders,
+            new_senders: self.senders.new,
             reporting_clients: self.senders.last.reporting,
             dropped,
             identities: BTreeMap::from([("I2", stats.line_error()), ("I3", stats.sample_error())]),

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::chart::Chart;
 use super::{Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
 use crate::detect::{self, Detector, Detectors, Outlook, Reading, State};
-use crate::snapshot::{DegradedView, MemoryView, TargetView, WatchPart};
+use crate::snapshot::{DegradedView, MemoryView, StatsdPart, TargetView, WatchPart};
 use crate::telemetry::{self, Metric};
 
 /// How often to look when the limit is near: at 100 MiB/s a second is the difference between evidence and none.
@@ -30,6 +30,8 @@ pub struct Wires {
     pub own: mpsc::Sender<Vec<OwnMetric>>,
     pub findings: mpsc::Sender<Finding>,
     pub runtime: watch::Receiver<Runtime>,
+    /// What the rollup heard: silence and new clients are signs.
+    pub statsd: watch::Receiver<Arc<StatsdPart>>,
     /// Other settings of the rules, after a reload.
     pub settings: watch::Receiver<detect::Settings>,
     pub part: watch::Sender<Arc<WatchPart>>,
@@ -91,6 +93,7 @@ impl Watch {
         seen.reading.goroutines = runtime.goroutines.filter(|_| self.target.is_some());
         seen.reading.live_heap_bytes = runtime.live_heap_bytes.filter(|_| self.target.is_some());
         if self.target.is_some() {
+            self.hear(&mut seen.reading, runtime);
             self.judge(&seen).await;
         }
         let outlook = self.outlook();
@@ -99,6 +102,15 @@ impl Watch {
         self.kernel_drops(seen.census.kernel_drops, &mut own);
         self.hand_over(own).await;
         self.publish(&seen, runtime, outlook);
+    }
+
+    /// What the app says, by StatsD and by pprof.
+    fn hear(&self, reading: &mut Reading, runtime: &Runtime) {
+        let statsd = self.wires.statsd.borrow();
+        (reading.datagrams, reading.new_senders) = (Some(statsd.datagrams), Some(statsd.new_senders));
+        reading.pprof_answered = runtime.answers.last.map(|at| at.elapsed());
+        reading.pprof_silent =
+            runtime.answers.open_since.filter(|_| runtime.answers.last.is_some()).map(|at| at.elapsed());
     }
 
     /// What is to be expected of the target; of nobody, nothing.
@@ -233,6 +245,7 @@ fn figures(seen: &Observation, outlook: Outlook) -> Figures {
         threads: reading.threads,
         fds: reading.fds,
         goroutines: reading.goroutines,
+        strained: outlook.strained,
         healthy: matches!(outlook.state, State::Learning | State::Quiet),
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::incident::{Incident, IncidentKind, State};
-use super::{Figures, Target};
+use super::{Figures, Target, story};
 use crate::detect::{AlertKind, Severity};
 use crate::pprof::Confidence;
 use crate::statsd::{AlertType, Event};
@@ -39,7 +39,16 @@ pub fn verdict(incident: &Incident, figures: &Figures) -> String {
     if let Some(end) = &incident.end {
         return end.clone();
     }
+    if let Some(series) = &incident.series {
+        return story::crash_loop(incident, series);
+    }
+    if let Some(alert) = incident.standing.get(&AlertKind::Freeze) {
+        return story::frozen(incident, alert);
+    }
     let app = clean(&incident.app, 60);
+    if incident.alerts.keys().all(|kind| *kind == AlertKind::ClientChurn) && !incident.alerts.is_empty() {
+        return format!("{app} {}", growth(incident, &Figures::default()));
+    }
     if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
         return format!("{app} leaks: {}{}", naming.sentence, outlook(incident, figures));
     }
@@ -78,58 +87,13 @@ fn growth(incident: &Incident, figures: &Figures) -> String {
     parts.join("; ")
 }
 
-/// The end of the story.
-pub fn killed(incident: Option<&Incident>, figures: &Figures, certain: bool, now: f64) -> String {
-    let how = if certain {
-        "killed by the kernel for memory"
-    } else {
-        "gone at the edge of its limit, most likely an OOM kill"
-    };
-    let last = match figures.limit_bytes {
-        Some(limit) if limit > 0 => {
-            format!("last seen at {} of {}", bytes(figures.memory_bytes), bytes(limit))
-        }
-        _ => format!("last seen at {}", bytes(figures.memory_bytes)),
-    };
-    match incident {
-        Some(incident) if incident.is_named() => {
-            let naming = incident.naming.as_ref().map_or("", |naming| naming.sentence.as_str());
-            let lead = Duration::from_secs_f64((now - incident.opened_at).max(0.0));
-            format!(
-                "{} was {how}, {last}, {} after the alert. The leak: {naming}",
-                clean(&incident.app, 60),
-                duration(lead)
-            )
-        }
-        Some(incident) => format!(
-            "{} was {how}, {last}; the leak was not named: {}",
-            clean(&incident.app, 60),
-            incident
-                .naming
-                .as_ref()
-                .map(|naming| naming.sentence.clone())
-                .or_else(|| incident.pull_failure.clone())
-                .unwrap_or_else(|| "no profile came back in time".to_owned())
-        ),
-        None => format!("The app was {how}, {last}; no growth alert came before it"),
-    }
-}
-
-pub fn recovered(incident: &Incident, figures: &Figures, why: &str) -> String {
-    let mut text = format!("{} is over: {why}; memory is at {}", clean(&incident.app, 60), bytes(figures.memory_bytes));
-    if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
-        let _ = write!(text, ". What leaked: {}", naming.sentence);
-    }
-    text
-}
-
 /// The event that tells where the story stands, within Datadog's limits (the encoder cuts what is still too long).
 pub fn event(incident: &Incident, figures: &Figures, who: &Identity, now: f64) -> Event {
     Event {
         title: cut(&title(incident, figures), 100),
         text: text(incident, figures, who),
         timestamp: Some(now as i64),
-        aggregation_key: Some(aggregation_key(incident.kind, who)),
+        aggregation_key: Some(aggregation_key(incident.opened_as, who)),
         source_type: Some("oomwatch".to_owned()),
         alert_type: alert_type(incident),
         tags: tags(incident, who),
@@ -143,7 +107,13 @@ fn title(incident: &Incident, figures: &Figures) -> String {
     let culprit = culprit.map(|it| clean(&it.function, 60));
     let leaked = culprit.as_ref().map_or(String::new(), |function| format!("; it leaked in {function}"));
     let when = figures.time_to_limit.map_or(String::new(), |left| format!(": limit in {}", duration(left)));
+    let turn = match incident.kind {
+        IncidentKind::CrashLoop => Some("is in a crash loop"),
+        IncidentKind::Alert(AlertKind::Freeze) => Some("is frozen at its memory limit"),
+        _ => None,
+    };
     match (incident.state, culprit) {
+        (State::Open | State::Named, _) if let Some(turn) = turn => format!("{app} {turn}{leaked}"),
         (State::Killed, _) if incident.presumed => format!("{app} is gone, most likely OOM-killed{leaked}"),
         (State::Killed, _) => format!("{app} was OOM-killed{leaked}"),
         (State::Recovered, Some(_)) => format!("{app} is over it{leaked}"),
@@ -156,6 +126,7 @@ fn title(incident: &Incident, figures: &Figures) -> String {
 fn kind_words(kind: IncidentKind) -> &'static str {
     match kind {
         IncidentKind::OomKill => "OOM kill",
+        IncidentKind::CrashLoop => "crash loop",
         IncidentKind::Alert(AlertKind::MemoryGrowth) => "memory grows towards its limit",
         IncidentKind::Alert(AlertKind::ClientLeak) => "StatsD clients pile up",
         IncidentKind::Alert(AlertKind::ClientChurn) => "StatsD clients are made and thrown away",
@@ -236,8 +207,10 @@ fn numbers(figures: &Figures) -> String {
 
 fn how_to_look(incident: &Incident, who: &Identity) -> String {
     let mut text = String::from("\n");
-    if let Some(profile) = incident.profiles.last() {
-        let _ = writeln!(text, "Profile `{}` ({}) is kept by the sidecar.", profile.id, profile.kind);
+    let last = incident.profiles.iter().rev().take(3).rev();
+    let kept: Vec<String> = last.map(|profile| format!("`{}` ({})", profile.id, profile.kind)).collect();
+    if !kept.is_empty() {
+        let _ = writeln!(text, "Kept by the sidecar: {}.", kept.join(", "));
     }
     if !who.public_url {
         let pod = who.pod.as_deref().unwrap_or("POD");
@@ -308,7 +281,7 @@ pub fn target(target: &Target) -> String {
     format!("{} (pid {}), found as {}", clean(&target.name, 60), target.pid, target.rule)
 }
 
-fn clean(text: &str, limit: usize) -> String {
+pub(super) fn clean(text: &str, limit: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(limit).collect()
 }
 

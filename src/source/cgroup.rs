@@ -78,6 +78,9 @@ pub struct Figures {
     /// Of the cgroup that has the limit; `None` when it has none, cannot be read, or holds the sidecar as well.
     pub unreclaimable_bytes: Option<u64>,
     pub working_set_bytes: Option<u64>,
+    /// All that is charged to the cgroup that has the limit, and pages read from disk again in the app's own so far.
+    pub usage_bytes: Option<u64>,
+    pub major_faults: Option<u64>,
 }
 
 /// Finds the memory cgroup of `held`.
@@ -162,24 +165,41 @@ impl Memory {
         held.file(&self.levels[0].dir.join(self.version.kill_file()))
     }
 
+    /// Opens a file of the cgroup with the tightest limit.
+    pub fn at_limit(&self, held: &Held, total: u64, file: &str) -> Option<File> {
+        let (_, index) = self.tightest(held, total)?;
+        held.file(&self.levels[index].dir.join(file)).ok()
+    }
+
+    fn tightest(&self, held: &Held, total: u64) -> Option<(u64, usize)> {
+        let limits =
+            self.levels.iter().enumerate().filter_map(|(index, level)| Some((self.limit(held, level)?, index)));
+        limits.filter(|(limit, _)| *limit < total).min()
+    }
+
     /// Reads usage and limit. `None` when the cgroup has gone or moved: resolve again.
     ///
     /// `total` is the machine's memory: a limit at or above it is none.
     pub fn figures(&self, held: &Held, total: u64) -> Option<Figures> {
         let stat = self.stat(held, 0)?;
-        let limits =
-            self.levels.iter().enumerate().filter_map(|(index, level)| Some((self.limit(held, level)?, index)));
-        let tightest = limits.filter(|(limit, _)| *limit < total).min();
+        let tightest = self.tightest(held, total);
+        let faults = match self.version {
+            Version::V1 => "total_pgmajfault",
+            Version::V2 => "pgmajfault",
+        };
+        let seen = Figures { major_faults: field(&stat, faults), ..Figures::default() };
         // Version 1 tells the tightest limit of all ancestors, also of those that no mount shows us.
         let hidden = (self.version == Version::V1).then(|| field(&stat, "hierarchical_memory_limit")).flatten();
         if let Some(limit) = hidden.filter(|hidden| *hidden < tightest.map_or(total, |(limit, _)| limit)) {
             let limit_source = "hierarchical_memory_limit of the app's cgroup";
-            return Some(Figures { limit_bytes: Some(limit), limit_source, ..Figures::default() });
+            return Some(Figures { limit_bytes: Some(limit), limit_source, ..seen });
         }
-        let Some((limit, index)) = tightest else { return Some(Figures::default()) };
-        let mut figures = Figures { limit_bytes: Some(limit), limit_source: self.source(index), ..Figures::default() };
+        let Some((limit, index)) = tightest else { return Some(seen) };
+        let mut figures = Figures { limit_bytes: Some(limit), limit_source: self.source(index), ..seen };
+        figures.usage_bytes = self.number(held, &self.levels[index], self.version.usage_file());
         if !self.levels[index].ours {
-            (figures.unreclaimable_bytes, figures.working_set_bytes) = self.usage(held, index).unzip();
+            let usage = figures.usage_bytes.and_then(|usage| self.parts(held, index, usage));
+            (figures.unreclaimable_bytes, figures.working_set_bytes) = usage.unzip();
         }
         Some(figures)
     }
@@ -194,8 +214,7 @@ impl Memory {
     }
 
     /// (unreclaimable, working set): usage without what the kernel can drop at once, and as the kubelet counts it.
-    fn usage(&self, held: &Held, index: usize) -> Option<(u64, u64)> {
-        let usage: u64 = self.number(held, &self.levels[index], self.version.usage_file())?;
+    fn parts(&self, held: &Held, index: usize, usage: u64) -> Option<(u64, u64)> {
         let stat = self.stat(held, index)?;
         let names: &[&str] = match self.version {
             Version::V1 => &["total_active_file", "total_inactive_file"],

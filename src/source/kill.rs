@@ -150,6 +150,21 @@ mod tests {
         }
     }
 
+    /// With `memory.oom.group` every process of the cgroup goes, and each is counted.
+    #[test]
+    fn the_kill_of_the_whole_group_is_one_kill() {
+        let fixture = Fixture::new();
+        let mut witness = witness(&fixture, true);
+        fixture.write(EVENTS, "low 0\noom 1\noom_kill 12\noom_group_kill 1\n");
+        fixture.remove("proc/10");
+        assert_eq!(witness.verdict(at(1), false), Gone::OomKilled);
+        // A group that is killed above us moves no counter but those of the victims, ours among them.
+        let fixture = Fixture::new();
+        let mut witness = self::witness(&fixture, true);
+        fixture.write(EVENTS, "low 0\noom 0\noom_kill 4\noom_group_kill 0\n");
+        assert_eq!(witness.verdict(at(1), false), Gone::OomKilled);
+    }
+
     #[test]
     fn without_a_cgroup_the_machine_count_decides_as_far_as_it_can() {
         let cases = [

@@ -4,6 +4,7 @@
 //! * [`find`]: which process is the app, by rules that are told in words
 //! * [`process`]: figures of one process and its children from `/proc`
 //! * [`cgroup`]: the app's memory cgroup, v1, v2 or both: usage and limit
+//! * [`strain`]: what a freeze at the limit looks like: reclaim, faults, processor time
 //! * [`kill`]: how the target ended
 //! * [`census`]: live StatsD clients and kernel drops from `/proc/net/{udp,udp6,unix}`
 //! * [`udp`], `datagrams`, [`unix`], [`unix_stream`]: raw datagrams, or frames of a stream, in batches
@@ -23,6 +24,7 @@ pub mod process;
 pub mod puller;
 pub mod sampler;
 pub mod socket_file;
+pub mod strain;
 pub mod udp;
 pub mod unix;
 pub mod unix_stream;

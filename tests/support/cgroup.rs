@@ -32,6 +32,13 @@ impl Cgroup {
         self.dir.join("cgroup.procs")
     }
 
+    /// How often the kernel had to reclaim at the limit so far.
+    pub fn reclaims(&self) -> u64 {
+        let read = |file: &str| std::fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        let second = read("memory.events").lines().find_map(|line| line.strip_prefix("max ")?.trim().parse().ok());
+        second.or_else(|| read("memory.failcnt").trim().parse().ok()).unwrap_or(0)
+    }
+
     /// Whether the kernel has killed in here.
     pub fn has_killed(&self) -> bool {
         let read = |file: &str| std::fs::read_to_string(self.dir.join(file)).unwrap_or_default();

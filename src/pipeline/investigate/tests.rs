@@ -1,11 +1,12 @@
 //! The investigation under a clock that stands still, with a puller and a store that answer as the test says.
 
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::*;
 use crate::detect::{Alert, AlertKind};
-use crate::pipeline::{Figures, PullReply, Pulled};
+use crate::pipeline::{Figures, PullReply, PullRequest, Pulled, StoreRequest, Upload};
 use crate::pprof::testing::{encode, goroutines, heap};
 
 const MIB: i64 = 1 << 20;
@@ -352,4 +353,29 @@ async fn it_ends_with_its_findings_and_waits_for_no_pull() {
         .expect("it ends")
         .expect("a task")
         .expect("without a panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_kills_in_a_row_are_one_crash_loop_with_its_name_and_profiles() {
+    let mut rig = Rig::start(App::Leaks);
+    for _ in 0..50 {
+        rig.appear().await;
+        rig.pulls(1).await;
+        rig.alarm(Severity::Warn).await;
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        rig.tell(Finding::Vanished(Gone::OomKilled)).await;
+        rig.tell(Finding::Alert(Change::Cleared { kind: AlertKind::MemoryGrowth, at: Duration::ZERO })).await;
+    }
+    let looped = rig.incidents.wait_for(|all| all.first().is_some_and(|it| it.verdict.contains("50 kills")));
+    let incidents = timeout(Duration::from_secs(60), looped).await.expect("in time").expect("it runs").clone();
+    assert_eq!((incidents.len(), incidents[0].kind), (3, "crash_loop"));
+    assert!(incidents[0].verdict.contains("newStatsdBuffer"), "{}", incidents[0].verdict);
+    assert!(!incidents[0].profiles.is_empty());
+    let mut titles = Vec::new();
+    while let Ok(Outgoing::Urgent(event)) = rig.outgoing.try_recv() {
+        titles.push(event.title);
+    }
+    assert!(titles.len() <= 9, "three for each of the first two, and opening, name and loop: {titles:?}");
+    let loops = titles.iter().filter(|title| title.contains("crash loop")).count();
+    assert!((1..=2).contains(&loops), "{titles:?}");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use metrics::{Counter, Gauge};
 
-use super::senders::{Counted, ReportedDrops};
+use super::senders::Senders;
 use crate::aggregate::{Reason, Stats};
 use crate::pipeline::Refused;
 use crate::telemetry;
@@ -59,6 +59,7 @@ pub(super) struct Handles {
     contexts: Gauge,
     bytes: Gauge,
     senders: Gauge,
+    new_senders: Counter,
     reporting: Gauge,
     line_error: Gauge,
     sample_error: Gauge,
@@ -77,6 +78,7 @@ impl Handles {
             contexts: telemetry::gauge(&telemetry::STATSD_CONTEXTS, None),
             bytes: telemetry::gauge(&telemetry::STATSD_CONTEXT_BYTES, None),
             senders: telemetry::gauge(&telemetry::STATSD_SENDERS, None),
+            new_senders: telemetry::count(&telemetry::STATSD_NEW_SENDERS, None),
             reporting: telemetry::gauge(&telemetry::STATSD_REPORTING, None),
             line_error: telemetry::gauge(&telemetry::IDENTITY_ERROR, Some("I2")),
             sample_error: telemetry::gauge(&telemetry::IDENTITY_ERROR, Some("I3")),
@@ -100,10 +102,11 @@ impl Handles {
         }
     }
 
-    pub(super) fn set_senders(&self, counted: Counted, drops: ReportedDrops) {
-        self.senders.set(counted.senders as f64);
-        self.reporting.set(counted.reporting as f64);
-        for (unit, count) in drops.by_unit() {
+    pub(super) fn set_senders(&self, seen: &Senders) {
+        self.senders.set(seen.last.senders as f64);
+        self.new_senders.absolute(seen.new);
+        self.reporting.set(seen.last.reporting as f64);
+        for (unit, count) in seen.drops.by_unit() {
             telemetry::count(&telemetry::STATSD_CLIENT_DROPS, Some(unit)).absolute(count);
         }
     }

@@ -19,6 +19,10 @@ type Ports = [u64; 1024];
 pub(super) struct Senders {
     ports: Box<Ports>,
     distinct: u64,
+    /// Ports of this minute and of the one before, and how many were in neither when they came.
+    known: [Box<Ports>; 2],
+    minute: i64,
+    pub(super) new: u64,
     reports: u64,
     /// The window that is open, as a number of windows since 1970.
     window: i64,
@@ -57,6 +61,9 @@ impl Senders {
         Senders {
             ports: Box::new([0; 1024]),
             distinct: 0,
+            known: [Box::new([0; 1024]), Box::new([0; 1024])],
+            minute: 0,
+            new: 0,
             reports: 0,
             window: 0,
             last: Counted::default(),
@@ -66,9 +73,15 @@ impl Senders {
 
     /// A datagram came from `port`; 0 is a Unix socket's.
     pub(super) fn datagram(&mut self, port: u16) {
-        let (word, bit) = (&mut self.ports[usize::from(port >> 6)], 1 << (port & 63));
-        self.distinct += u64::from(*word & bit == 0 && port != 0);
-        *word |= bit;
+        let (place, bit) = (usize::from(port >> 6), 1 << (port & 63));
+        if self.ports[place] & bit != 0 || port == 0 {
+            return;
+        }
+        self.ports[place] |= bit;
+        self.distinct += 1;
+        let [now, before] = &mut self.known;
+        self.new += u64::from((now[place] | before[place]) & bit == 0);
+        now[place] |= bit;
     }
 
     /// A line came: of interest only where a client speaks of itself.
@@ -98,6 +111,11 @@ impl Senders {
 
     /// Closes the window that has ended by `now`.
     pub(super) fn tick(&mut self, now: f64) {
+        let minute = (now / 60.0).floor() as i64;
+        if minute != std::mem::replace(&mut self.minute, minute) {
+            self.known.swap(0, 1);
+            self.known[0].fill(0);
+        }
         let window = (now / WINDOW_SECONDS).floor() as i64;
         if window == self.window {
             return;
@@ -132,6 +150,21 @@ mod tests {
         senders.datagram(5);
         senders.tick(1020.0);
         assert_eq!(senders.last, Counted { senders: 1, reporting: 0 });
+    }
+
+    #[test]
+    fn a_port_is_new_when_it_was_silent_for_a_minute() {
+        let mut senders = Senders::new();
+        let mut hear = |second: f64, ports: &[u16]| {
+            senders.tick(second);
+            ports.iter().for_each(|port| senders.datagram(*port));
+            senders.new
+        };
+        assert_eq!(hear(600.0, &[5, 6, 5, 0]), 2);
+        assert_eq!(hear(611.0, &[5, 7]), 3, "another window, the same minute");
+        assert_eq!(hear(671.0, &[5, 7, 8]), 4, "the minute after");
+        assert_eq!(hear(731.0, &[5]), 4);
+        assert_eq!(hear(792.0, &[5, 7]), 5, "7 was away for two minutes");
     }
 
     #[test]

@@ -193,6 +193,7 @@ async fn our_own_totals_go_through_the_windows() {
         ("oomwatch.dropped reason:parse_type", 1.0),
         ("oomwatch.dropped reason:queue_full", 7.0),
         ("oomwatch.statsd.datagrams ", 2.0),
+        ("oomwatch.statsd.new_senders ", 1.0),
         ("oomwatch.statsd.samples ", 3.0),
     ];
     assert_eq!(sums, expected.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());

@@ -18,6 +18,7 @@ use crate::source::cgroup::{self, Figures, Unreachable};
 use crate::source::find::{self, Found, Strength};
 use crate::source::kill::Witness;
 use crate::source::process::{self, Held, Usage, read_text, tree};
+use crate::source::strain::Strain;
 
 /// The process table, the sockets' table and the search for a target cost more than the figures of one process, so they are
 /// read no more often than this, whatever the pace.
@@ -62,6 +63,7 @@ struct Watched {
     /// The memory figure came from the cgroup: it must not jump to that of `/proc` because of one failed read.
     from_cgroup: bool,
     witness: Witness,
+    strain: Strain,
     near: bool,
 }
 
@@ -157,6 +159,7 @@ impl Looker {
         let membership = held.text("cgroup", 64 * 1024).unwrap_or_default();
         let memory = cgroup::resolve(&held, proc, &self.settings.cgroup_mount);
         let witness = Witness::open(&held, memory.as_ref().ok(), proc, at);
+        let strain = Strain::open(&held, memory.as_ref().ok(), self.total);
         self.pidfd = pidfd(proc, &held);
         self.watched = Some(Watched {
             target: Target { pid: found.pid, name: found.name, rule: found.rule, incarnation: found.start },
@@ -169,6 +172,7 @@ impl Looker {
             memory,
             from_cgroup: false,
             witness,
+            strain,
             near: false,
         });
     }
@@ -177,7 +181,7 @@ impl Looker {
         let Some(watched) = &mut self.watched else { return Observation::default() };
         if at >= watched.refresh_due {
             watched.refresh_due = at + SLOW;
-            watched.refresh(&self.settings, at);
+            watched.refresh(&self.settings, self.total, at);
         }
         let figures = watched.cgroup_figures(&self.settings, self.total);
         let usage = watched.children.iter().fold(watched.held.usage(), |sum, child| sum.plus(child.usage()));
@@ -188,6 +192,7 @@ impl Looker {
         if let (Some(memory), Some(limit)) = (memory_bytes, limit_bytes) {
             watched.near = memory as f64 >= NEAR * limit as f64;
         }
+        let strain = watched.strain.look();
         Observation {
             reading: Reading {
                 incarnation: watched.target.incarnation,
@@ -197,6 +202,12 @@ impl Looker {
                 threads: usage.threads,
                 fds: usage.fds,
                 fd_limit: watched.held.fd_limit(),
+                usage_bytes: figures.and_then(|figures| figures.usage_bytes),
+                reclaims: strain.reclaims,
+                major_faults: figures.and_then(|figures| figures.major_faults).or(strain.major_faults),
+                user_time: strain.user,
+                system_time: strain.system,
+                pressure: strain.pressure,
                 ..Reading::default()
             },
             target: Some(watched.target.clone()),
@@ -237,7 +248,7 @@ impl Looker {
 impl Watched {
     /// Looks again at what changes seldom: children, cgroup membership, and what an exec changes: the name, and the user. An
     /// entrypoint that begins as root and drops its rights opens its cgroup to us only then, with its kill counter.
-    fn refresh(&mut self, settings: &Settings, at: Duration) {
+    fn refresh(&mut self, settings: &Settings, total: u64, at: Duration) {
         if settings.tree {
             self.children = children(&settings.proc, &self.held);
         }
@@ -247,18 +258,19 @@ impl Watched {
         let membership = self.held.text("cgroup", 64 * 1024).unwrap_or_default();
         let moved = membership != self.membership && !membership.is_empty();
         if moved || self.memory.is_err() {
-            self.follow(membership, settings, at);
+            self.follow(membership, settings, total, at);
         }
     }
 
     /// Takes hold of the cgroup that the target is in now, with its kill counter. A process that is being killed is moved to the
     /// root cgroup before it is a zombie, for a few milliseconds: then only the counter that is held already can tell its end.
-    fn follow(&mut self, membership: String, settings: &Settings, at: Duration) {
+    fn follow(&mut self, membership: String, settings: &Settings, total: u64, at: Duration) {
         let fresh = cgroup::resolve(&self.held, &settings.proc, &settings.cgroup_mount);
         let dying = self.witness.saw_kill(at);
         if fresh.is_ok() && !dying {
             self.membership = membership;
             self.witness = Witness::open(&self.held, fresh.as_ref().ok(), &settings.proc, at);
+            self.strain = Strain::open(&self.held, fresh.as_ref().ok(), total);
             self.memory = fresh;
         } else if self.memory.is_err() {
             self.memory = fresh;

@@ -67,7 +67,8 @@ fn denied(status: Status) -> Degraded {
         return say(what, &why, "make the app's binary readable by its own user: COPY --chmod=0555 in its Dockerfile");
     }
     let why = format!(
-        "the sidecar runs as {own_uid}:{own_gid} and the app as {uid}:{gid}: memory is taken from status instead"
+        "the sidecar runs as {own_uid}:{own_gid} and the app as {uid}:{gid}: memory is taken from status instead, and a freeze at \
+         the limit is told by faults and silence alone"
     );
     let fix = format!("on the oomwatch container: securityContext: {{runAsUser: {uid}, runAsGroup: {gid}}}");
     say(what, &why, &fix)

@@ -17,7 +17,7 @@ use support::{Sidecar, have, root, wait_for};
 use tokio::time::Instant;
 
 const LIMIT: u64 = 64 << 20;
-/// From the last datagram to the alarm, as the intake has it.
+/// From the last second in which it worked to the alarm.
 const PROMISED: Duration = Duration::from_secs(15);
 
 fn app() -> PathBuf {
@@ -107,11 +107,13 @@ fn freeze(cgroup: &Cgroup, intake: &FakeIntake) {
     let (mut app, pprof) = Frozen::start(cgroup, dir.path(), &["freeze", "32", "56"]);
     let sidecar = sidecar(intake, &app, &pprof);
     app.begin(&sidecar);
-    let (mut heard, mut spoke) = (0, Instant::now());
+    // It says more than a hundred times a second that it works, and a few times at most when it is frozen.
+    let (mut heard, mut looked, mut spoke) = (0, Instant::now(), Instant::now());
     let told = wait_for(Duration::from_secs(120), "the freeze is told", || {
-        let now = datagrams(&sidecar);
-        if now > heard {
-            (heard, spoke) = (now, Instant::now());
+        if looked.elapsed() >= Duration::from_secs(1) {
+            let now = datagrams(&sidecar);
+            spoke = if now >= heard + 30 { Instant::now() } else { spoke };
+            (heard, looked) = (now, Instant::now());
         }
         assert!(!cgroup.has_killed(), "the kernel killed the app instead; {}", sidecar.log());
         incidents(&sidecar).into_iter().find(|it| it["kind"] == "freeze")
@@ -119,14 +121,14 @@ fn freeze(cgroup: &Cgroup, intake: &FakeIntake) {
     let took = spoke.elapsed();
     let _ = writeln!(
         std::io::stderr(),
-        "freeze told {:.1} s after the last datagram: {}",
+        "freeze told {:.1} s after it last worked: {}",
         took.as_secs_f64(),
         told["verdict"]
     );
     assert!(took <= PROMISED, "{took:?}; {told}");
     assert_eq!(told["severity"], "crit", "{told}");
     let verdict = told["verdict"].as_str().unwrap();
-    for words in ["frozen at its memory limit", "pages a second read in from disk", "StatsD silent for", "restart it"] {
+    for words in ["frozen at its memory limit", "pages a second read in from disk", "StatsD ", "restart it"] {
         assert!(verdict.contains(words), "{words:?} in {verdict}");
     }
     let event = wait_for(Duration::from_secs(20), "the freeze's own event", || {

@@ -180,6 +180,7 @@ fn statsd_part() -> StatsdPart {
         contexts: 214,
         clients: None,
         senders: 6,
+        new_senders: 160,
         reporting_clients: 6,
         dropped: BTreeMap::from([("parse", 3)]),
         identities: BTreeMap::from([("I1", 0), ("I2", 0)]),

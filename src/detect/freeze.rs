@@ -97,10 +97,10 @@ impl Freeze {
         self.is_suspect = suspicion.is_some();
         self.voice.listen(reading.at, reading.datagrams, !self.is_suspect);
         let speaks = self.speaks(reading, suspicion);
-        self.since = suspicion.filter(|_| !speaks).map(|_| self.since.unwrap_or(reading.at.saturating_sub(SUSPECT)));
+        self.since = suspicion.map(|_| self.since.unwrap_or(reading.at.saturating_sub(SUSPECT)));
         match self.verdict(reading, speaks) {
             Some((severity, strain)) => self.tell(reading, severity, strain),
-            None => self.look_for_the_end(reading.at),
+            None => self.look_for_the_end(reading.at, speaks),
         }
     }
 
@@ -227,10 +227,7 @@ impl Freeze {
                 format!("{:.0} % of a core in the kernel and {:.0} % in the app", system * 100.0, user * 100.0)
             }),
             reading.pressure.map(|share| format!("all of it waits for memory {share:.0} % of the time")),
-            self.voice
-                .silence(reading.at)
-                .filter(|_| self.voice.is_silent(reading.at, &self.samples).is_some())
-                .map(|time| format!("StatsD silent for {}", span(time))),
+            self.voice.told(reading.at, &self.samples),
             reading
                 .pprof_silent
                 .filter(|time| *time >= UNANSWERED)
@@ -239,9 +236,9 @@ impl Freeze {
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
-    fn look_for_the_end(&mut self, at: Duration) -> Option<Change> {
+    fn look_for_the_end(&mut self, at: Duration, speaks: bool) -> Option<Change> {
         // Still strained, only not surely: no sign of health.
-        if self.since.is_some() {
+        if self.since.is_some() && !speaks {
             self.well_since = None;
             return None;
         }

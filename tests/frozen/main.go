@@ -10,16 +10,21 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	_ "net/http/pprof"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 const page = 4096
+
+// What was read: without a use of it nothing would be read.
+var sum atomic.Int64
 
 func number(text string) int {
 	n, err := strconv.Atoi(text)
@@ -29,7 +34,7 @@ func number(text string) int {
 	return n
 }
 
-func mapped(name string, mib int) []byte {
+func mapped(name string, mib, protection int) []byte {
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	if err != nil {
 		log.Fatal(err)
@@ -44,7 +49,7 @@ func mapped(name string, mib int) []byte {
 	if err := file.Sync(); err != nil {
 		log.Fatal(err)
 	}
-	pages, err := syscall.Mmap(int(file.Fd()), 0, mib<<20, syscall.PROT_READ|syscall.PROT_EXEC, syscall.MAP_PRIVATE)
+	pages, err := syscall.Mmap(int(file.Fd()), 0, mib<<20, protection, syscall.MAP_PRIVATE)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -57,26 +62,21 @@ func mapped(name string, mib int) []byte {
 
 // work does a job: reads the pages of its code, and says so.
 func work(pages []byte, say func()) {
-	for sum := 0; ; {
+	for {
 		for at := 0; at < len(pages); at += page {
-			sum += int(pages[at])
+			sum.Add(int64(pages[at]))
 		}
 		say()
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// scan is a healthy database: it reads through a mapped file that is larger than the limit, and answers all the time.
+// scan is a healthy database: it reads all over a mapped file that is larger than the limit, and answers all the time.
 func scan(pages []byte, say func()) {
-	if err := syscall.Madvise(pages, syscall.MADV_NORMAL); err != nil {
-		log.Fatal(err)
-	}
-	for sum := 0; ; {
-		for at := 0; at < len(pages); at += page {
-			sum += int(pages[at])
-			if at%(1<<20) == 0 {
-				say()
-			}
+	for n := 0; ; n++ {
+		sum.Add(int64(pages[rand.IntN(len(pages)/page)*page]))
+		if n%16 == 0 {
+			say()
 		}
 	}
 }
@@ -117,7 +117,12 @@ func grow(mib int) {
 
 func main() {
 	name, mode := os.Args[1], os.Args[2]
-	pages := mapped(name, number(os.Args[3]))
+	protection := syscall.PROT_READ
+	if mode == "freeze" {
+		// The kernel keeps pages that are run for longer.
+		protection |= syscall.PROT_EXEC
+	}
+	pages := mapped(name, number(os.Args[3]), protection)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)

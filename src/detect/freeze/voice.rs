@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Sample;
+use super::{Sample, words};
 
 /// An app that is quiet for longer than this, when all is well, tells nothing by its silence in time.
 const LONGEST_GAP: Duration = Duration::from_secs(10);
@@ -61,6 +61,11 @@ impl Voice {
 
     /// `None` where its silence would tell nothing.
     pub(super) fn is_silent(&self, at: Duration, samples: &VecDeque<Sample>) -> Option<bool> {
+        self.rates(at, samples).map(|(now, usual)| now <= HUSHED * usual)
+    }
+
+    /// Datagrams a second, now and as a rule.
+    fn rates(&self, at: Duration, samples: &VecDeque<Sample>) -> Option<(f64, f64)> {
         let longest = self.gaps.iter().max().filter(|_| self.gaps.len() >= HABIT)?;
         if *longest > LONGEST_GAP || self.usual.1 <= 0.0 {
             return None;
@@ -68,11 +73,16 @@ impl Voice {
         let listened = LISTENED.max(*longest + GRANTED);
         let then = samples.iter().rev().find(|sample| at.saturating_sub(sample.at) >= listened)?;
         let heard = samples.back()?.datagrams?.saturating_sub(then.datagrams?) as f64;
-        Some(heard <= HUSHED * listened.as_secs_f64() * self.usual.0 / self.usual.1)
+        Some((heard / listened.as_secs_f64(), self.usual.0 / self.usual.1))
     }
 
-    /// Since it last said anything.
-    pub(super) fn silence(&self, at: Duration) -> Option<Duration> {
-        self.spoke_at.map(|spoke_at| at.saturating_sub(spoke_at))
+    /// `StatsD silent for 6 s`, or how little of it is left.
+    pub(super) fn told(&self, at: Duration, samples: &VecDeque<Sample>) -> Option<String> {
+        let (now, usual) = self.rates(at, samples)?;
+        let silence = at.saturating_sub(self.spoke_at?);
+        if silence >= LISTENED {
+            return Some(format!("StatsD silent for {}", words::span(silence.as_secs_f64())));
+        }
+        Some(format!("{now:.1} StatsD datagrams a second where {usual:.1} are usual"))
     }
 }

@@ -152,9 +152,11 @@ fn a_file_copier_at_its_limit_is_left_in_peace() {
 
 #[test]
 fn a_database_that_reads_all_over_a_large_mapped_file_is_left_in_peace() {
-    let database = App { faults: 5_000.0, user: 0.1, system: 0.9, datagrams: (0.5, 0.5), ..COPIER };
+    let database = App { faults: 5_000.0, user: 0.05, system: 0.9, datagrams: (0.5, 0.5), ..COPIER };
     database.is_left_in_peace();
     App { datagrams: (0.0, 0.0), ..database }.is_left_in_peace();
+    // Its pprof port is slow, and it says all it ever said.
+    App { pprof: (true, false), ..database }.is_left_in_peace();
     App { user: 0.6, datagrams: (0.0, 0.0), memory: 0.9, ..database }.is_left_in_peace();
 }
 

@@ -173,6 +173,13 @@ fn fifty_kills_are_one_incident_told_once() {
         verdict.contains("50 kills or ends near the limit in 81 min; the last lives: 90 s up to 251 MiB"),
         "{verdict}"
     );
+    // Nothing that happens within a life ends it or is told: neither an all-clear nor a freeze.
+    let cleared = |kind| Change::Cleared { kind, at: Duration::ZERO };
+    for kind in [AlertKind::MemoryGrowth, AlertKind::Freeze] {
+        assert!(ledger.alert(&Change::Opened(alert(kind, Severity::Crit)), 6_001.0).is_empty());
+        assert!(ledger.alert(&cleared(kind), 6_002.0).is_empty());
+        assert!(ledger.open.as_ref().is_some_and(|it| it.kind == IncidentKind::CrashLoop));
+    }
     // One follow-up, when the leak gets its name; and the end.
     assert_eq!(ledger.name(naming(), 6_010.0).len(), 1);
     assert!(life(&mut ledger, 6_100.0, Gone::OomKilled).is_empty());

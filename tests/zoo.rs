@@ -1,7 +1,7 @@
 //! The zoo: programs in other runtimes, that nobody wrote for this, each below a real limit and watched by the real sidecar.
 //!
 //! Healthy ones under load must raise no alarm; leaks must raise one before memory reaches the limit. A notice is none: it is
-//! on the page only. The long forms are `dev/soak zoo` and `dev/soak leaks`.
+//! on the page only. The long forms are `dev/soak zoo` and `dev/soak leaks`; what was read stands in `target/zoo` afterwards.
 #![allow(clippy::unwrap_used)]
 
 #[path = "zoo/beast.rs"]
@@ -12,11 +12,14 @@ mod healthy;
 mod leaks;
 #[path = "zoo/pen.rs"]
 mod pen;
+#[path = "zoo/record.rs"]
+mod record;
 mod support;
 
 use std::time::Duration;
 
 use pen::{Keeper, MIB, Pen, Species, alarms, side_by_side};
+use record::Recorder;
 use support::Sidecar;
 use tokio::time::Instant;
 
@@ -51,6 +54,7 @@ fn keep(species: &'static Species) -> Result<String, String> {
     let pen = Pen::new(species);
     let mut lodgers = (species.start)(&pen);
     let sidecar = pen.sidecar(&lodgers, settings);
+    let mut recorder = Recorder::new(species.name, &pen, &lodgers);
     let (began, mut peak) = (Instant::now(), 0);
     while began.elapsed() < length {
         if let Some(end) = pen.end_of(&mut lodgers.app) {
@@ -59,6 +63,7 @@ fn keep(species: &'static Species) -> Result<String, String> {
         if let Some(load) = lodgers.load.as_mut().and_then(|load| load.0.try_wait().unwrap()) {
             return Err(format!("its load ended by itself: {load}: {}", pen.log("load.log")));
         }
+        recorder.look();
         peak = peak.max(used(&sidecar));
         std::thread::sleep(Duration::from_millis(500));
     }
@@ -105,8 +110,10 @@ fn wait_for_the_alarm(species: &'static Species) -> Result<String, String> {
     let pen = Pen::new(species);
     let mut lodgers = (species.start)(&pen);
     let sidecar = pen.sidecar(&lodgers, "");
+    let mut recorder = Recorder::new(&format!("leak {}", species.name), &pen, &lodgers);
     let (began, mut first) = (Instant::now(), None);
     let end = loop {
+        recorder.look();
         if first.is_none() {
             first = alarms(&sidecar).into_iter().next().map(|alarm| (Instant::now(), used(&sidecar), alarm));
         }

@@ -6,6 +6,8 @@
 
 mod clock;
 mod handles;
+#[cfg(test)]
+mod jumps;
 mod senders;
 #[cfg(test)]
 mod tests;

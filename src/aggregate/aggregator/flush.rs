@@ -8,6 +8,9 @@ use crate::aggregate::{Mode, Reason, Settings, Window};
 /// Zeros for skipped buckets, at most: beyond it (the machine slept) only the last bucket gets them.
 const MAX_ZEROS: usize = 100_000;
 
+/// What is older on its way out may be too old at Datadog: the age at which the spool gives up a payload.
+const OLDEST_STAMP_SECONDS: f64 = 3_300.0;
+
 /// A partial flush that lies further ahead is a clock that was set back, and holds nobody up.
 const MOST_SHIFTED: i64 = 60;
 
@@ -59,16 +62,23 @@ impl Aggregator {
             self.open = Some(bucket);
             return;
         };
-        if bucket > open {
-            self.close(open, true);
+        let leap = now - open as f64;
+        if !(-NEWEST_SECONDS..=OLDEST_STAMP_SECONDS).contains(&leap) {
+            // The clock was set: under the old stamp nobody would take what is open, so it goes into the bucket of now.
+            self.begin_anew(now);
+            self.open = Some(bucket);
+        } else if bucket > open {
+            self.close(self.last_stamp(open, leap), true);
             self.fill_skipped(open.saturating_add(interval), bucket);
             self.expire(bucket as f64);
             self.open = Some(bucket);
-        } else if now + NEWEST_SECONDS < open as f64 {
-            self.close(open, true);
-            self.begin_anew(now);
-            self.open = Some(bucket);
         }
+    }
+
+    /// The stamp of an open bucket that is left for a later one. After a leap the bucket may not have ended: the clock may be
+    /// set right again and the bucket be opened once more, so its start is kept for that.
+    fn last_stamp(&self, open: i64, leap: f64) -> i64 {
+        open.saturating_add(i64::from(leap > NEWEST_SECONDS && self.settings.interval_seconds > 1))
     }
 
     fn close(&mut self, stamp: i64, zeros: bool) {

@@ -2,7 +2,8 @@
 //!
 //! Datadog keeps one point a second of a series, so a stamp that comes back would overwrite; and it takes nothing older
 //! than an hour or more than ten minutes ahead. So time follows steps forward at once, walks a little slower while the wall
-//! clock is behind, and steps back only when it would otherwise run out of what Datadog takes.
+//! clock is behind, and steps back only when it would otherwise run out of what Datadog takes. A wall clock that stands still is
+//! not believed at all.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use crate::pipeline::WallClock;
 const MAX_AHEAD_SECONDS: f64 = 540.0;
 /// Smaller differences are jitter between two clocks.
 const JITTER_SECONDS: f64 = 0.5;
-/// How fast time passes while it waits for a wall clock that was set back.
-const SLOWED: f64 = 0.9;
+/// How fast time passes while it waits for a wall clock that was set back: windows stay within a tenth of their length.
+const SLOWED: f64 = 0.92;
 
 /// More than the rounding of either clock.
 const LATE: Duration = Duration::from_millis(20);
@@ -25,11 +26,14 @@ pub(super) struct Clock {
     wall: WallClock,
     now: f64,
     read_at: Instant,
+    /// What the wall clock said then.
+    wall_read: f64,
 }
 
 impl Clock {
     pub(super) fn new(wall: WallClock) -> Clock {
-        Clock { wall, now: wall(), read_at: Instant::now() }
+        let now = wall();
+        Clock { wall, now, read_at: Instant::now(), wall_read: now }
     }
 
     /// Unix seconds. Never falls but for a step back of the wall clock by more than nine minutes.
@@ -38,10 +42,11 @@ impl Clock {
         let passed = (at - self.read_at).as_secs_f64();
         self.read_at = at;
         let wall = (self.wall)();
+        let stands_still = wall.to_bits() == std::mem::replace(&mut self.wall_read, wall).to_bits();
         let ahead = self.now + passed - wall;
-        self.now = if !(-JITTER_SECONDS..=MAX_AHEAD_SECONDS).contains(&ahead) {
+        self.now = if ahead < -JITTER_SECONDS || (ahead > MAX_AHEAD_SECONDS && !stands_still) {
             wall
-        } else if ahead > JITTER_SECONDS {
+        } else if ahead > JITTER_SECONDS && !stands_still {
             self.now + passed * SLOWED
         } else {
             self.now + passed
@@ -87,9 +92,9 @@ mod tests {
         set(1800.0);
         assert_eq!(pass(10, &mut clock).await, 2009.0, "a step back slows it");
         set(1900.0);
-        assert_eq!(pass(100, &mut clock).await, 2099.0);
-        set(2098.8);
-        assert_eq!(pass(0, &mut clock).await, 2099.0);
+        assert_eq!(pass(100, &mut clock).await, 2101.0);
+        set(2100.8);
+        assert_eq!(pass(0, &mut clock).await, 2101.0);
         set(100.0);
         assert_eq!(pass(1, &mut clock).await, 100.0, "more than Datadog would take");
         set(f64::from(u32::MAX));

@@ -24,8 +24,10 @@ use crate::source::strain::Strain;
 /// read no more often than this, whatever the pace.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// How often a guess is tried again.
+/// How often a guess is tried again: an eighth of the time that it has stood, within these. The kernel walks a table of all the
+/// machine's sockets for it, 5 ms each time, so a guess that lasts must not be tried each few seconds for ever.
 const GUESS: Duration = Duration::from_secs(5);
+const OLD_GUESS: Duration = Duration::from_secs(60);
 
 /// At this share of the limit a kill that the machine counted is taken for the target's.
 const NEAR: f64 = 0.8;
@@ -52,6 +54,7 @@ struct Watched {
     target: Target,
     held: Held,
     strength: Strength,
+    taken_at: Duration,
     guess_due: Duration,
     /// Its living children, refreshed with the process table.
     children: Vec<Held>,
@@ -138,7 +141,7 @@ impl Looker {
                     self.take(found, at);
                 }
             }
-            (_, Some(watched)) => watched.guess_due = at + GUESS,
+            (_, Some(watched)) => watched.guess_due = at + guess_pause(at.saturating_sub(watched.taken_at)),
             (Err(words), None) => self.none = words,
         }
     }
@@ -165,6 +168,7 @@ impl Looker {
             target: Target { pid: found.pid, name: found.name, rule: found.rule, incarnation: found.start },
             held,
             strength: found.strength,
+            taken_at: at,
             guess_due: at + GUESS,
             children: Vec::new(),
             refresh_due: at,
@@ -300,6 +304,10 @@ impl Watched {
 fn census_pause(clients: Option<u64>) -> Duration {
     let clients = clients.unwrap_or(0);
     SLOW.max(Duration::from_millis(clients * clients / 18_000))
+}
+
+fn guess_pause(stood: Duration) -> Duration {
+    (stood / 8).clamp(GUESS, OLD_GUESS)
 }
 
 /// The limit and where it comes from, in words. `watch.limit` beats all.

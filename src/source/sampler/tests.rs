@@ -242,6 +242,20 @@ fn a_guess_gives_way_to_the_owner_of_the_pprof_port_and_to_nothing_else() {
     assert_eq!((seen.target.unwrap().pid, seen.gone), (10, None));
 }
 
+#[test]
+fn an_old_guess_is_tried_each_minute() {
+    let fixture = pod();
+    let mut looker = Looker::new(settings(&fixture));
+    for second in 0..1_000 {
+        looker.look(at(second));
+    }
+    fixture.process(30, 0, "envoy");
+    fixture.write("proc/net/tcp", "head\n 0: 0100007F:17AC 00000000:0000 0A 0:0 00:0 0 10001 0 99 1\n");
+    fixture.socket(30, 3, 99);
+    let found = (1_000..1_100).find(|second| looker.look(at(*second)).target.unwrap().pid == 30).unwrap();
+    assert!((1_001..=1_060).contains(&found), "{found}");
+}
+
 struct Running {
     observations: mpsc::Receiver<Observation>,
     pace: watch::Sender<Pace>,

@@ -110,11 +110,16 @@ def lines(case, rows, limit):
                                       int(now * mib) // page * page, life)
 
 
-class Book:
-    """Shapes by name: (family, split, function). `headroom` is what people leave above the peak that they saw."""
+def workers():
+    return multiprocessing.get_context("fork").Pool(min(4, os.cpu_count() or 1))
 
-    def __init__(self, about, splits, headroom):
-        self.about, self.splits, self.headroom, self.shapes = about, splits, headroom, {}
+
+class Book:
+    """Shapes by name: (family, split, function). `headroom` is what people leave above the peak that they saw, `models` says by
+    name which real behaviour a shape follows."""
+
+    def __init__(self, about, splits, headroom, shapes, models=None):
+        self.about, self.splits, self.headroom, self.shapes, self.models = about, splits, headroom, shapes, models or {}
 
     def make(self, name, number):
         """One trace: its lines, and its rows of labels.csv."""
@@ -142,7 +147,7 @@ class Book:
             os.makedirs(os.path.join(out, split), exist_ok=True)
         jobs = [(self, out, name, number) for name, (_, split, _) in self.shapes.items()
                 if split in splits and (not only or name in only) for number in range(seeds)]
-        with multiprocessing.get_context("fork").Pool(min(4, os.cpu_count() or 1)) as pool:
+        with workers() as pool:
             labels = [label for made in pool.starmap(Book.write, jobs, chunksize=1) for label in made]
         for split in splits:
             self.index(out, split, [label for label in labels if label[0] == split])
@@ -159,6 +164,8 @@ class Book:
     def list(self):
         for name, (family, split, fn) in self.shapes.items():
             print("%-5s  %-22s  %-28s  %s" % (split, family, name, fn.__doc__.split("\n")[0]))
+            if name in self.models:
+                print("%62s%s" % ("", self.models[name]))
 
     def main(self, check=None):
         ap = argparse.ArgumentParser(description=self.about.split("\n")[0])

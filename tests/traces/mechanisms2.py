@@ -1,11 +1,10 @@
 """More of where memory goes: runtimes as their manuals describe them, stores, transfers, weeks of work. MiB and seconds (stdlib only).
 
-Made for `second.py`, apart from `mechanisms.py`, so that the second book does not share its views. Parts are functions
-`(t, dt, up) -> MiB`; `process` adds them up to the step of a life.
+Made for `second.py`, apart from `mechanisms.py`, so that the second book does not share its views.
 """
 import heapq, math
 
-from book import QUIET_CACHE, QUIET_THREADS, since, warm
+from book import warm
 from mechanisms import H, Drift, poisson
 
 OFFICE = (6, 5, 5, 5, 6, 10, 20, 45, 80, 100, 98, 90, 72, 85, 95, 92, 80, 60, 40, 30, 25, 20, 14, 9)
@@ -15,22 +14,10 @@ NONE_BY_NIGHT = (0, 0, 0, 0, 0, 0, 0, 30, 80, 100, 95, 90, 60, 90, 95, 90, 80, 5
 EVEN = (100,) * 24
 
 
-def process(*parts, cache=QUIET_CACHE, threads=QUIET_THREADS):
-    """A step that sums its parts; page cache and threads are numbers or functions of the same arguments."""
-    def step(t, dt, up):
-        mib = sum([part(t, dt, up) for part in parts])
-        return mib, cache(t, dt, up) if callable(cache) else cache, threads(t, dt, up) if callable(threads) else threads
-    return step
-
-
 def base(r, mib, tau=15, sway=.004):
     """Code, runtime, what is set up at the start."""
     drift = Drift(r, sway * mib, r.uniform(20, 200))
     return lambda t, dt, up: mib * warm(up, tau) + drift.step(dt)
-
-
-def growing(at, rate):
-    return lambda t, dt, up: rate * since(t, at)
 
 
 def lognormal(r, mean, sigma):
@@ -342,25 +329,3 @@ class Clock:
             count += 1
             self.next += self.r.expovariate(1 / self.gap) if self.spread else self.gap
         return count
-
-
-def both(*parts):
-    return lambda t, dt, up: sum([part(t, dt, up) for part in parts])
-
-
-def managed(heap, live, alloc):
-    """A part whose live set is collected by `heap`; `alloc` is MiB per second, or a function (t, dt) of it."""
-    if callable(alloc):
-        return lambda t, dt, up: heap.step(live(t, dt, up), alloc(t, dt), dt)
-    return lambda t, dt, up: heap.step(live(t, dt, up), alloc, dt)
-
-
-def piling(amount, at=0.0):
-    """What `amount(t, dt)` adds at each step from `at` on, and nothing takes away."""
-    total = [0.0]
-
-    def part(t, dt, up):
-        if t >= at:
-            total[0] += amount(t, dt)
-        return total[0]
-    return part

@@ -6,14 +6,15 @@ Usage:  second.py [--out DIR] [--split tune2|held2|all] [--seeds N] [--only NAME
 Files and labels are those of `generate.py`. `second_bursts.py`, `second_leaks.py` and `second_hours.py` hold the leaks, `second_health.py`
 and `second_work.py` the healthy; each shape says which behaviour it models. What the book promises, `--check` looks at:
   * Nobody chose what is held back: among the leaks, and among the healthy, the names go by their SHA-256 in turn to `tune2` and `held2`.
+    (A book with one more shape is dealt anew: do not add to it once its `held2` is to count as unseen.)
   * A healthy process is never killed. Its limit is the peak that was seen and 10 to 40 % of room, by draw, unless the
     software brings a size of its own.
   * A leak has the second at which it begins, ends with a kill, and grows in between.
 """
-import hashlib, random, zlib
+import hashlib
 
 import second_bursts, second_health, second_hours, second_leaks, second_work  # noqa: F401 (they fill the register)
-from book import COLUMNS, Book
+from book import COLUMNS, Book, workers
 from second_pages import PAGES
 
 SPLITS = ["tune2", "held2"]
@@ -27,9 +28,8 @@ def in_turn(leaks):
 
 def book():
     split = {**in_turn(True), **in_turn(False)}
-    second = Book(__doc__, SPLITS, headroom=(1 / .9, 1 / .6))
-    second.shapes = {name: (family, split[name], fn) for name, (family, _, _, fn) in PAGES.items()}
-    return second
+    shapes = {name: (family, split[name], fn) for name, (family, _, _, fn) in PAGES.items()}
+    return Book(__doc__, SPLITS, (1 / .9, 1 / .6), shapes, {name: page[1] for name, page in PAGES.items()})
 
 
 # ---------------------------------------------------------------------------------------------------------------- the check
@@ -57,22 +57,25 @@ def check_growth(name, rows):
     assert shares[-1] - low > .15, "%s: ends at %.2f, from %.2f" % (name, shares[-1], low)
 
 
+def check_shape(name):
+    """The first trace of a shape; whether it was short enough to be made twice."""
+    second, leaks = book(), PAGES[name][2]
+    text, labels = second.make(name, 0)
+    assert (labels[0][3] == "yes") == leaks, name + ": in the wrong half"
+    check_trace(name, text, labels)
+    short = len(text) < 8000
+    assert not short or (text, labels) == second.make(name, 0), name + ": not the same twice"
+    return short
+
+
 def check():
-    second = book()
     for leaks in (True, False):
         halves = [list(in_turn(leaks).values()).count(split) for split in SPLITS]
         assert abs(halves[0] - halves[1]) <= 1 and sum(halves) >= 24, halves
     assert all(len(models) > 20 for _, models, _, _ in PAGES.values()), "each says what it models"
-    small = 0
-    for name, (_, _, leaks, fn) in PAGES.items():
-        text, labels = second.make(name, 0)
-        assert (labels[0][3] == "yes") == leaks, name + ": in the wrong half"
-        assert fn(random.Random(zlib.crc32(name.encode()))).cadence >= 1
-        check_trace(name, text, labels)
-        if len(text) < 8000:
-            small += 1
-            assert (text, labels) == second.make(name, 0), name + ": not the same twice"
-    print("second book: %d shapes good, %d of them made twice" % (len(PAGES), small))
+    with workers() as pool:
+        twice = sum(pool.map(check_shape, PAGES, chunksize=1))
+    print("second book: %d shapes good, %d of them made twice" % (len(PAGES), twice))
 
 
 if __name__ == "__main__":

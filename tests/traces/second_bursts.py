@@ -1,8 +1,8 @@
 """Second book, leaks of seconds and minutes: bodies, queries, queues and stampedes that end at the limit (1 s readings)."""
 from book import Case, missed, since
 from mechanisms import H, Drift
-from mechanisms2 import (EVENING, EVEN, Clock, ForkedSave, GoPacer, PyArenas, V8, Visits, Week, base, both, lognormal, managed,
-                         piling, process)
+from mechanisms2 import (EVENING, EVEN, Clock, ForkedSave, GoPacer, PyArenas, V8, Visits, Week, base, lognormal)
+from parts import both, managed, piling, process
 from second_pages import leak
 
 FAMILY = "burst to the kill"

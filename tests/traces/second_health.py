@@ -1,8 +1,9 @@
 """Second book, healthy: runtimes, caches and stores, which grow for reasons of their own and stop where their software does."""
 from book import Case, missed, warm
 from mechanisms import DAY, H, Drift, Outages, Pool
-from mechanisms2 import (COMMUTE, EVENING, EVEN, OFFICE, Backends, Clock, Entries, ForkedSave, G1, GoPacer, HeadBlock, Lsm, PyArenas,
-                         Slabs, ThreadHeaps, V8, Visits, Week, ZHeap, base, both, lognormal, managed, process)
+from mechanisms2 import (COMMUTE, EVENING, EVEN, OFFICE, Backends, Clock, Entries, ForkedSave, G1, GoPacer, HeadBlock, Lsm,
+                         PyArenas, Slabs, ThreadHeaps, V8, Visits, Week, ZHeap, base, lognormal)
+from parts import both, managed, process
 from second_pages import healthy
 
 RUNTIME, STORE = "healthy runtime", "healthy store"

@@ -1,8 +1,8 @@
 """Second book, leaks behind runtimes, stores, batches, deploys and limits: what an outside observer has to see through."""
 from book import Case, missed, since, warm
 from mechanisms import DAY, H, Drift, Job
-from mechanisms2 import (EVENING, EVEN, OFFICE, Backends, Clock, G1, Generational, GoPacer, HeadBlock, Lsm, V8, Week, ZHeap, base, both,
-                         growing, managed, piling, process)
+from mechanisms2 import (EVENING, EVEN, OFFICE, Backends, Clock, G1, Generational, GoPacer, HeadBlock, Lsm, V8, Week, ZHeap, base)
+from parts import both, growing, managed, piling, process
 from second_pages import leak
 
 RUNTIME, TIME = "leak behind a runtime", "leak with a story"

@@ -2,7 +2,8 @@
 from book import Case, clock_jump, missed, since
 from mechanisms import DAY, H, Arenas, Drift, Outages, Pool
 from mechanisms2 import (COMMUTE, EVENING, EVEN, NONE_BY_NIGHT, OFFICE, Clock, Doubling, Entries, GoPacer, PyArenas, ThreadHeaps,
-                         V8, Visits, Week, base, both, lognormal, managed, piling, process)
+                         V8, Visits, Week, base, lognormal)
+from parts import both, managed, piling, process
 from second_pages import leak
 
 FAMILY = "leak by what happens"

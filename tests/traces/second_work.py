@@ -3,8 +3,8 @@ import math
 
 from book import Case, clock_jump, missed, since, warm
 from mechanisms import DAY, H, Backlog, Drift, Job, Outages, Pool
-from mechanisms2 import (COMMUTE, EVENING, EVEN, OFFICE, Clock, Entries, Generational, GoPacer, V8, Visits, Week, base, both,
-                         lognormal, managed, process)
+from mechanisms2 import (COMMUTE, EVENING, EVEN, OFFICE, Clock, Entries, Generational, GoPacer, V8, Visits, Week, base, lognormal)
+from parts import both, managed, process
 from second_pages import healthy
 
 CALENDAR, CHANGE, WORK = "healthy calendar", "healthy change", "healthy transfer"
@@ -137,7 +137,7 @@ def nginx_reloads_with_timeout(r):
 
 @healthy(CHANGE, "A pod outgrows its first request, the limit is raised in place, and it goes on as before: Kubernetes in-place pod resize")
 def resized_in_time(r):
-    """A working set of keys that is seen within two days; at four fifths the limit is raised by half."""
+    """A working set of keys that is seen within two days; at three quarters of the limit it is raised by half."""
     limit, hours = 512, r.uniform(8, 16)
 
     def start(r):
@@ -145,9 +145,9 @@ def resized_in_time(r):
 
         def keys(t, dt, up):
             seen[0] += week.rate(t, dt) * dt
-            return .95 * limit * warm(seen[0], hours * H)
+            return .68 * limit * warm(seen[0], hours * H)
         return process(base(r, .2 * limit), keys)
-    return Case(2 * DAY, 10, start, limit, resizes=[(hours * H, 1.5)])
+    return Case(2 * DAY, 10, start, limit, resizes=[(1.8 * hours * H, 1.5)])
 
 
 @healthy(CHANGE, "A pool opens connections as they are needed, up to maximumPoolSize, and keeps them: HikariCP's README on sizing")

@@ -268,6 +268,7 @@ fn spawn(
         own: own.clone(),
         findings,
         runtime: runtime_in,
+        statsd: statsd_part.clone(),
         settings: changes.detect,
         part: watched,
     };

@@ -39,6 +39,9 @@ pub struct StatsdPart {
     pub clients: Option<u64>,
     /// Distinct source ports in the last 10 s.
     pub senders: u64,
+    /// Samples without what clients say of themselves, since the start: the app's work, for the watch.
+    #[serde(skip)]
+    pub app_samples: u64,
     /// Reports of Datadog clients on themselves in the last 10 s.
     pub reporting_clients: u64,
     pub dropped: BTreeMap<&'static str, u64>,

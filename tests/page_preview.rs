@@ -177,6 +177,7 @@ fn statsd_part() -> StatsdPart {
     StatsdPart {
         datagrams: 184_220,
         samples: 1_472_904,
+        app_samples: 0,
         contexts: 214,
         clients: None,
         senders: 6,

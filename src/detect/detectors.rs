@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::clients::Clients;
 use super::count::Count;
-use super::growth::Growth;
+use super::growth::{Growth, Known};
+use super::plateau::Plateaus;
 use super::reading::{Change, Detector, Reading, Severity};
 use super::settings::Settings;
 
@@ -69,6 +70,9 @@ pub struct Detectors {
     threads: Count,
     fds: Count,
     age: Duration,
+    /// What the app is called, with its version: lives of the same name teach one another.
+    app: String,
+    plateaus: Plateaus,
 }
 
 /// The process that is watched, and when it was first seen.
@@ -76,6 +80,8 @@ pub struct Detectors {
 struct Life {
     incarnation: u64,
     seen_at: Duration,
+    /// The kernel killed it, or a part of it, for memory: what it held is no level to live at.
+    killed: bool,
 }
 
 impl Detectors {
@@ -89,7 +95,35 @@ impl Detectors {
             threads: Count::threads(),
             fds: Count::fds(),
             age: Duration::ZERO,
+            app: String::new(),
+            plateaus: Plateaus::default(),
             settings,
+        }
+    }
+
+    /// The name and version of the app that the next readings are of.
+    pub fn watching(&mut self, app: &str) {
+        if self.app != app {
+            self.bury();
+            app.clone_into(&mut self.app);
+            self.memory.stand_on(self.plateaus.ground(app));
+        }
+    }
+
+    /// The kernel killed the app, or a process of it, for memory.
+    pub fn killed(&mut self) {
+        if let Some(life) = &mut self.life {
+            life.killed = true;
+        }
+    }
+
+    /// The life that was watched is over: it teaches what it held, if it did not die of it. One whose end nobody saw, and that
+    /// stood right under the limit, may have.
+    fn bury(&mut self) {
+        let Some(life) = self.life.take() else { return };
+        let well = !life.killed && self.memory.share() < self.settings.near_limit;
+        if let Some(held) = self.memory.held().filter(|_| well) {
+            self.plateaus.learn(&self.app, held);
         }
     }
 
@@ -133,8 +167,11 @@ impl Detectors {
             changes.extend(
                 [&mut self.goroutines, &mut self.threads, &mut self.fds].into_iter().filter_map(|it| it.end(at)),
             );
-            *self = Detectors::new(self.settings.clone());
-            self.life = Some(Life { incarnation: reading.incarnation, seen_at: at });
+            self.bury();
+            let (app, plateaus) = (std::mem::take(&mut self.app), std::mem::take(&mut self.plateaus));
+            *self = Detectors { app, plateaus, ..Detectors::new(self.settings.clone()) };
+            self.memory.stand_on(self.plateaus.ground(&self.app));
+            self.life = Some(Life { incarnation: reading.incarnation, seen_at: at, killed: false });
         }
         let seen_at = self.life.map_or(reading.at, |life| life.seen_at);
         self.age = reading.age.unwrap_or_else(|| reading.at.saturating_sub(seen_at));
@@ -145,9 +182,17 @@ impl Detectors {
         if self.limit.replace(limit).is_some_and(|before| before != limit) {
             changes.extend(self.memory.end(reading.at));
             self.memory = Growth::new(self.settings.clone());
+            self.memory.stand_on(self.plateaus.ground(&self.app));
         }
         if let Some(memory) = reading.memory_bytes {
-            changes.extend(self.memory.observe(reading.at, self.age, memory, limit));
+            let others =
+                [self.clients.severity(), self.goroutines.severity(), self.threads.severity(), self.fds.severity()];
+            let known = Known {
+                live_heap: reading.live_heap_bytes.map(|bytes| bytes as f64),
+                load: reading.load,
+                piles_up: others.iter().any(Option::is_some),
+            };
+            changes.extend(self.memory.observe(reading.at, self.age, memory, limit, &known));
         }
     }
 

@@ -2,15 +2,23 @@
 //!
 //! [`Detectors`] is the door: it owns one rule for each thing that may grow. `growth` is the memory rule, `clients` and
 //! `count` are what piles up; below them lie `scale` (one time scale of one signal), `recent` (the last 20 s) and
-//! `standing` (the life of an alert). The defaults of [`Settings`] are scored on the traces of `tests/traces`.
+//! `standing` (the life of an alert). `excuse` says when growth is held at a notice: by what is read `beside` memory (live heap,
+//! `load`) or because earlier lives stood there (`plateau`). The defaults of [`Settings`] are scored on the traces of `tests/traces`.
 //!
 //! Missing: churn of clients and the freeze at the limit, which take more than a reading tells; the watch raises those.
 
+mod beside;
 mod burst;
 mod clients;
 mod count;
 mod detectors;
+mod excuse;
+#[cfg(test)]
+mod excuses;
 mod growth;
+mod level;
+mod load;
+mod plateau;
 #[cfg(test)]
 mod promises;
 mod reading;

@@ -23,6 +23,8 @@ pub struct Reading {
     pub goroutines: Option<u64>,
     /// Live Go heap, where a profile or the index told it.
     pub live_heap_bytes: Option<u64>,
+    /// The app's StatsD samples a second, without what its clients say of themselves.
+    pub load: Option<f64>,
 }
 
 /// What grows. The names are those of the API's incident kinds.

@@ -127,6 +127,7 @@ fn statsd_part() -> StatsdPart {
     StatsdPart {
         datagrams: 5,
         samples: 9,
+        app_samples: 0,
         contexts: 3,
         clients: None,
         senders: 2,

@@ -298,6 +298,7 @@ impl State {
             datagrams: self.datagrams,
             samples: stats.samples,
             contexts: stats.contexts,
+            app_samples: stats.samples.saturating_sub(self.senders.telemetry),
             clients: None,
             senders: self.senders.last.senders,
             reporting_clients: self.senders.last.reporting,

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::chart::Chart;
 use super::{Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
 use crate::detect::{self, Detector, Detectors, Outlook, Reading, State};
-use crate::snapshot::{DegradedView, MemoryView, TargetView, WatchPart};
+use crate::snapshot::{DegradedView, MemoryView, StatsdPart, TargetView, WatchPart};
 use crate::telemetry::{self, Metric};
 
 /// How often to look when the limit is near: at 100 MiB/s a second is the difference between evidence and none.
@@ -22,6 +22,9 @@ const NEAR: Duration = Duration::from_millis(250);
 const NEAR_TIME: Duration = Duration::from_secs(60);
 const NEAR_SHARE: f64 = 0.8;
 
+/// Over how long the load is taken: clients send their buffers every few seconds.
+const LOAD_SECONDS: f64 = 10.0;
+
 /// The channels of the watch.
 #[derive(Debug)]
 pub struct Wires {
@@ -30,6 +33,8 @@ pub struct Wires {
     pub own: mpsc::Sender<Vec<OwnMetric>>,
     pub findings: mpsc::Sender<Finding>,
     pub runtime: watch::Receiver<Runtime>,
+    /// The rollup's part of the snapshot: the app's samples are its load.
+    pub statsd: watch::Receiver<Arc<StatsdPart>>,
     /// Other settings of the rules, after a reload.
     pub settings: watch::Receiver<detect::Settings>,
     pub part: watch::Sender<Arc<WatchPart>>,
@@ -52,6 +57,7 @@ pub struct Watch {
     killing: Option<Duration>,
     /// What the kernel had dropped at the reading before; it only grows while our sockets live.
     kernel_drops: u64,
+    load: Load,
 }
 
 impl Watch {
@@ -67,6 +73,7 @@ impl Watch {
             kills: None,
             killing: None,
             kernel_drops: 0,
+            load: Load::default(),
         }
     }
 
@@ -90,6 +97,7 @@ impl Watch {
         self.children(&seen, &mut own).await;
         seen.reading.goroutines = runtime.goroutines.filter(|_| self.target.is_some());
         seen.reading.live_heap_bytes = runtime.live_heap_bytes.filter(|_| self.target.is_some());
+        seen.reading.load = self.load.step(seen.reading.at, self.wires.statsd.borrow().app_samples);
         if self.target.is_some() {
             self.judge(&seen).await;
         }
@@ -130,6 +138,7 @@ impl Watch {
         }
         if self.killing.is_some_and(|since| seen.reading.at.saturating_sub(since) >= Duration::from_secs(1)) {
             self.killing = None;
+            self.detectors.killed();
             count(&telemetry::APP_OOM_KILLS, own);
             let _closed = self.wires.findings.send(Finding::ChildKilled).await;
         }
@@ -149,6 +158,9 @@ impl Watch {
             return;
         }
         (self.lost, self.kills, self.killing) = (true, None, None);
+        if gone == Gone::OomKilled {
+            self.detectors.killed();
+        }
         if gone == Gone::OomKilled {
             count(&telemetry::APP_OOM_KILLS, own);
         }
@@ -217,6 +229,26 @@ impl Watch {
             readings: self.chart.points(),
         };
         self.wires.part.send_replace(Arc::new(part));
+    }
+}
+
+/// The app's samples a second, from a running total: over ten seconds, renewed after each ten. `None` while the stream carries
+/// none.
+#[derive(Debug, Default)]
+struct Load {
+    since: Option<(Duration, u64)>,
+    per_second: Option<f64>,
+}
+
+impl Load {
+    fn step(&mut self, at: Duration, total: u64) -> Option<f64> {
+        let (since, before) = *self.since.get_or_insert((at, total));
+        let seconds = at.saturating_sub(since).as_secs_f64();
+        if seconds >= LOAD_SECONDS {
+            self.per_second = (total > 0).then(|| total.saturating_sub(before) as f64 / seconds);
+            self.since = Some((at, total));
+        }
+        self.per_second
     }
 }
 

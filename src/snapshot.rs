@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// The receiving ends of every part. The page and the health listener hold a clone and never ask a task anything.
@@ -18,6 +18,8 @@ pub struct Snapshots {
     pub incidents: watch::Receiver<Arc<Vec<IncidentView>>>,
     /// What the settings say; written by `app` at the start and at a reload.
     pub about: watch::Receiver<Arc<About>>,
+    /// What is wrong with the state file now; written by its owner.
+    pub state: watch::Receiver<Arc<Vec<DegradedView>>>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -158,7 +160,8 @@ pub struct IncidentView {
     pub profiles: Vec<ProfileView>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CulpritView {
     pub function: String,
     pub file: String,
@@ -171,7 +174,8 @@ pub struct CulpritView {
     pub stack: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EvidenceView {
     pub kind: String,
     pub text: String,

@@ -45,7 +45,11 @@ fn beside(level: &Level, trend: &Trend, case: &Case) -> Option<String> {
     let floors = level.scale.floors();
     if let Some(load) = load::explain(floors, &level.loads) {
         let rate = words::rate;
-        return Some(format!("it goes with the load, {} to {} StatsD samples a second", rate(load.from), rate(load.to)));
+        return Some(format!(
+            "it goes with the load, {} to {} StatsD samples a second",
+            rate(load.from),
+            rate(load.to)
+        ));
     }
     let behind = !case.piles_up && level.heaps.stays_behind(floors, case.limit);
     behind.then(|| format!("memory grew {}, live heap did not", words::size(trend.rise * case.limit)))

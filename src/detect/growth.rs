@@ -9,87 +9,34 @@
 //!
 //! Missing: without a limit there is nothing to project on, so memory stays silent then; the counts still speak.
 
+mod saved;
+
 use std::time::Duration;
 
 use super::burst::{Burst, Near, NearLimit};
 use super::excuse::{self, Case};
-use super::level::{Level, Look};
+use super::facts::{Found, Known, Now, Told, Warned};
+use super::level::{Level, Look, NEW_GROUND};
 use super::plateau::{Ground, Held};
 use super::reading::{Alert, AlertKind, Change, Severity};
 use super::recent::{Climb, Recent};
-use super::scale::{Scale, Trend};
+use super::scale::Trend;
 use super::settings::Settings;
 use super::standing::Standing;
 use super::words;
+pub use saved::SavedMemory;
 
-/// What counts as new ground, above what came back down.
-const NEW_GROUND: f64 = 0.02;
-const HILLS_DIFFER: f64 = 0.5;
 /// An alert is over when memory is this far below where it was told.
 const CLEAR_BELOW: f64 = 0.1;
 /// The same severity is told again at most this often: another scale may read half the time from the same hill.
 const RETELL: Duration = Duration::from_secs(3_600);
-/// On the fast scales, where a warning comes a minute ahead and not hours, lead is worth more than proof: memory is taken to stand this much nearer to its limit.
+/// On the fast scales, where a warning comes a minute ahead and not hours, lead is worth more than proof: memory is taken to
+/// stand this much nearer to its limit.
 const HASTE: f64 = 0.15;
 /// Closes in a row that must agree.
 const CLOSES: u32 = 2;
 /// Above this share a standstill is no all-clear: a soft memory limit holds a leak flat until it cannot.
 const HELD_SHARE: f64 = 0.8;
-
-/// How far memory stands, of what.
-#[derive(Clone, Copy, Debug)]
-struct Now {
-    at: Duration,
-    age: Duration,
-    memory: f64,
-    limit: f64,
-    piles_up: bool,
-}
-
-/// What is known beside memory at a reading.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Known {
-    pub live_heap: Option<f64>,
-    /// The app's StatsD samples a second.
-    pub load: Option<f64>,
-    /// Something else piles up: goroutines, whose stacks are not on the live heap, threads, clients.
-    pub piles_up: bool,
-}
-
-impl Now {
-    fn share(&self) -> f64 {
-        self.memory / self.limit
-    }
-}
-
-/// What a rule found, in shares of the limit.
-struct Found {
-    rule: &'static str,
-    severity: Severity,
-    per_second: f64,
-    /// Where the peaks stand.
-    ceiling: f64,
-    /// Over how many seconds it was seen.
-    span: f64,
-    evidence: String,
-}
-
-/// What was warned of last, kept when the alert is cleared: the same growth is not told twice.
-#[derive(Clone, Copy, Debug)]
-struct Warned {
-    at: Duration,
-    seconds_left: f64,
-    share: f64,
-}
-
-/// What a standing alert is measured against.
-#[derive(Clone, Copy, Debug)]
-struct Told {
-    share: f64,
-    /// When growth was last seen, and how long a standstill must last to end the alert.
-    grew_at: Duration,
-    patience: Duration,
-}
 
 /// The rule for one process under one limit. About 4 KiB, whatever comes.
 #[derive(Clone, Debug)]
@@ -238,7 +185,7 @@ impl Growth {
             self.held.settle(floor * now.limit, now.limit);
         }
         level.trend = level.scale.trend(self.settings.min_rise);
-        let Some(trend) = level.trend.filter(|trend| trend.floor > new_ground(&level.scale)) else {
+        let Some(trend) = level.trend.filter(|trend| trend.floor > level.new_ground()) else {
             (level.warns, level.notices) = (0, 0);
             return;
         };
@@ -256,12 +203,11 @@ impl Growth {
         if let Some(told) = &mut self.told {
             told.grew_at = now.at;
         }
-        if notices && !warns && self.standing.severity().is_none() {
-            changes.extend(self.tell_trend(now, rule, Severity::Notice, &trend, None, false));
-        }
         if warns {
             let excuse = self.excuse(&self.levels[index], now, &trend, left);
             changes.extend(self.warn(now, rule, &trend, left, excuse));
+        } else if notices && self.standing.severity().is_none() {
+            changes.extend(self.tell_trend(now, rule, Severity::Notice, &trend, None, false));
         }
     }
 
@@ -290,7 +236,7 @@ impl Growth {
         let near = left <= self.settings.crit_horizon.as_secs_f64();
         let severity = if near { Severity::Crit } else { Severity::Warn };
         if excuse.is_some() || self.is_expected(now) {
-            return self.tell_trend(now, rule, Severity::Notice, trend, excuse, false);
+            return self.note(now, rule, trend, excuse);
         }
         // Another scale may read half the time from the same hill: worse is only what also stands higher.
         let severer = self.standing.severity().is_some_and(|stands| stands >= Severity::Warn && severity > stands);
@@ -300,6 +246,16 @@ impl Growth {
             return None;
         }
         self.tell_trend(now, rule, severity, trend, None, !told)
+    }
+
+    /// A warning that is held at a notice. A notice that stands already is told once more, with the excuse as its evidence.
+    fn note(&mut self, now: &Now, rule: &'static str, trend: &Trend, excuse: Option<String>) -> Option<Change> {
+        let is_excused = excuse.is_some();
+        let noted = self.standing.severity() == Some(Severity::Notice);
+        let again = is_excused && noted && self.told.is_some_and(|told| !told.excused);
+        let change = self.tell_trend(now, rule, Severity::Notice, trend, excuse, again)?;
+        self.told = self.told.map(|told| Told { excused: is_excused, ..told });
+        Some(change)
     }
 
     /// Whether growth that was warned of is worth another word: its time has halved, or it was over and is well above by now.
@@ -355,7 +311,7 @@ impl Growth {
             self.warned = Some(Warned { at: now.at, seconds_left, share: now.share() });
         }
         let patience = Duration::from_secs_f64(found.span.max(600.0));
-        self.told = Some(Told { share: now.share(), grew_at: now.at, patience });
+        self.told = Some(Told { share: now.share(), grew_at: now.at, patience, excused: false });
         Some(change)
     }
 
@@ -377,12 +333,4 @@ impl Growth {
         self.told = None;
         self.standing.clear(now.at)
     }
-}
-
-/// Above what was survived before, growth is new. Hills differ, so the next may be half as high again as the deepest that came back,
-/// and, as [`NearLimit`] has it, rise by a quarter of what is left to the limit.
-fn new_ground(scale: &Scale) -> f64 {
-    let survived = scale.recovered();
-    let next = HILLS_DIFFER * scale.depth();
-    survived + next.min(0.25 * (1.0 - survived)).max(NEW_GROUND)
 }

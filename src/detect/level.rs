@@ -16,6 +16,9 @@ pub(super) const SCALES: [(u64, &str); 6] = [
 ];
 /// What counts as coming back down, as a share of the limit.
 pub(super) const DROP: f64 = 0.03;
+/// What counts as new ground, above what came back down.
+pub(super) const NEW_GROUND: f64 = 0.02;
+const HILLS_DIFFER: f64 = 0.5;
 
 /// One look at memory, as share of its limit, and at what may explain it.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +56,14 @@ impl Level {
     /// Scales of seconds. A warning of theirs comes a minute ahead and not hours.
     pub(super) fn is_fast(&self) -> bool {
         self.scale.width() < Duration::from_secs(60)
+    }
+
+    /// Above what was survived before, growth is new. Hills differ, so the next may be half as high again as the deepest that came
+    /// back, and, as the bar near the limit has it, rise by a quarter of what is left to the limit.
+    pub(super) fn new_ground(&self) -> f64 {
+        let survived = self.scale.recovered();
+        let next = HILLS_DIFFER * self.scale.depth();
+        survived + next.min(0.25 * (1.0 - survived)).max(NEW_GROUND)
     }
 
     /// Takes a look and says whether a bucket closed by it.

@@ -82,7 +82,11 @@ mod tests {
         assert_eq!(explained(leak, |t| 100.0 + 0.5 * wave(t)), None, "a load that does not change");
         assert_eq!(explained(leak, |t| 100.0 + 30.0 * wave(t)), None, "a load that comes and goes");
         assert_eq!(explained(leak, |t| 300.0 - 5.0 * t), None, "a load that falls");
-        assert_eq!(explained(|t| 0.2 + 0.01 * t, |t| 1_000.0 + 2.0 * t), None, "much more memory for a little more load");
+        assert_eq!(
+            explained(|t| 0.2 + 0.01 * t, |t| 1_000.0 + 2.0 * t),
+            None,
+            "much more memory for a little more load"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod detectors;
 mod excuse;
 #[cfg(test)]
 mod excuses;
+mod facts;
 mod growth;
 mod level;
 mod load;
@@ -23,6 +24,7 @@ mod plateau;
 mod promises;
 mod reading;
 mod recent;
+mod saved;
 mod scale;
 mod settings;
 mod standing;
@@ -32,5 +34,7 @@ mod stories;
 mod words;
 
 pub use detectors::{Detectors, Outlook, State};
+pub use plateau::Plateaus;
 pub use reading::{Alert, AlertKind, Change, Detector, Reading, Severity};
+pub use saved::{Saved, SavedLife};
 pub use settings::Settings;

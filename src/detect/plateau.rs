@@ -51,7 +51,8 @@ impl Held {
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        self.floors.len() <= HOUR && self.floors.iter().chain(&self.best).all(|bytes| bytes.is_finite() && *bytes >= 0.0)
+        self.floors.len() <= HOUR
+            && self.floors.iter().chain(&self.best).all(|bytes| bytes.is_finite() && *bytes >= 0.0)
     }
 }
 
@@ -108,9 +109,10 @@ impl Plateaus {
 
     pub(super) fn is_sound(&self) -> bool {
         self.apps.len() <= APPS
-            && self.apps.iter().all(|app| {
-                app.lives.len() <= LIVES && app.lives.iter().all(|bytes| bytes.is_finite() && *bytes >= 0.0)
-            })
+            && self
+                .apps
+                .iter()
+                .all(|app| app.lives.len() <= LIVES && app.lives.iter().all(|bytes| bytes.is_finite() && *bytes >= 0.0))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::detect::{Alert, AlertKind, Severity};
 use crate::pprof::Naming;
+use crate::snapshot::IncidentView;
 
 /// The `kind` an incident opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct Incident {
     pub presumed: bool,
     /// An opening event has gone out: the follow-ups are owed too.
     pub told: bool,
+    /// What a sidecar before this one showed of it.
+    pub before: Option<Box<IncidentView>>,
 }
 
 impl Incident {
@@ -110,6 +113,7 @@ impl Incident {
             end: None,
             presumed: false,
             told: false,
+            before: None,
         }
     }
 

@@ -17,10 +17,10 @@ use super::compare::{Baseline, Baselines, Compared};
 use super::errand::{Done, Errand, Yield};
 use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
+use super::past::Past;
 use super::plan::{Cause, Plan, Purpose, Settings, Step, Wish};
 use super::pulls::Pulls;
 use super::upload::{self, Outbox};
-use super::views;
 use super::words::{self, Identity};
 use super::{
     Degraded, Finding, Gone, Outgoing, OwnMetric, ProfileKind, PullFailed, PullNow, PullRequest, Runtime, StoreRequest,
@@ -48,6 +48,8 @@ pub struct Wires {
     /// Other settings of the plan, and who we are, after a reload.
     pub settings: watch::Receiver<(Settings, Identity)>,
     pub incidents: watch::Sender<Arc<Vec<IncidentView>>>,
+    /// The stories of the sidecar before this one.
+    pub past: Past,
 }
 
 /// The task's state; every field belongs to it alone.
@@ -80,13 +82,14 @@ type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 impl Investigation {
     pub fn new(settings: Settings, who: Identity, clock: WallClock, mut wires: Wires) -> Investigation {
         let outbox = Outbox::new(wires.uploads.take());
+        let ledger = Ledger::new(who, std::mem::take(&mut wires.past));
         Investigation {
             wires,
             outbox,
             pulls: Pulls::default(),
             clock,
             began: Instant::now(),
-            ledger: Ledger::new(who),
+            ledger,
             plan: Plan::new(settings),
             target: None,
             baselines: Baselines::default(),
@@ -146,6 +149,7 @@ impl Investigation {
 
     fn appeared(&mut self, target: Target) {
         info!(pid = target.pid, "watching {}", words::target(&target));
+        self.ledger.meet(&target, (self.clock)());
         self.renamed(target);
         self.baselines = Baselines::default();
         self.runtime = Runtime::default();
@@ -372,7 +376,7 @@ impl Investigation {
         telemetry::gauge(&telemetry::INCIDENTS_OPEN, None).set(open);
         let gauge = OwnMetric { name: telemetry::INCIDENTS_OPEN.name, value: open, count: false, tag: None };
         let _full = self.wires.own.try_send(vec![gauge]);
-        let views: Vec<IncidentView> = self.ledger.all().map(views::incident).collect();
+        let views = self.ledger.views();
         // Only what changed wakes the readers: a page that is told the same story each second flickers.
         self.wires.incidents.send_if_modified(|now| {
             let other = **now != views;

@@ -9,6 +9,7 @@
 //!                                         PullRequest ▼  │ PullReply
 //!                                              source::puller
 //! investigate ──Upload──▶ sink::upload ──▶ Datadog (profiles)
+//! watch, investigate ──latest──▶ sink::state ──▶ the state file
 //! ```
 
 pub mod chart;
@@ -17,10 +18,12 @@ mod errand;
 pub mod incident;
 pub mod investigate;
 pub mod ledger;
+pub mod past;
 pub mod plan;
 mod profiles;
 mod pulls;
 mod rollup;
+pub mod saved;
 pub mod upload;
 pub mod views;
 pub mod watch;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::chart::Chart;
+use super::saved::{SavedTarget, SavedWatch};
 use super::{Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
 use crate::detect::{self, Detector, Detectors, Outlook, Reading, State};
 use crate::snapshot::{DegradedView, MemoryView, StatsdPart, TargetView, WatchPart};
@@ -21,6 +22,9 @@ const NEAR: Duration = Duration::from_millis(250);
 /// The limit is near when it is this close in time or in share.
 const NEAR_TIME: Duration = Duration::from_secs(60);
 const NEAR_SHARE: f64 = 0.8;
+
+/// How often the state is published to the owner of its file.
+const SAVE: Duration = Duration::from_secs(5);
 
 /// Over how long the load is taken: clients send their buffers every few seconds.
 const LOAD_SECONDS: f64 = 10.0;
@@ -38,6 +42,8 @@ pub struct Wires {
     /// Other settings of the rules, after a reload.
     pub settings: watch::Receiver<detect::Settings>,
     pub part: watch::Sender<Arc<WatchPart>>,
+    /// What a restart must not cost, for the owner of the state file; `None` where there is no file.
+    pub saved: Option<watch::Sender<Arc<SavedWatch>>>,
 }
 
 /// The task's state; every field belongs to it alone.
@@ -58,6 +64,24 @@ pub struct Watch {
     /// What the kernel had dropped at the reading before; it only grows while our sockets live.
     kernel_drops: u64,
     load: Load,
+    /// When the state was published last.
+    saved_at: Duration,
+    /// `service` and `version` as set: with them, lives of an app teach one another, and no other app.
+    app: App,
+}
+
+/// What the app is called across its lives.
+#[derive(Clone, Debug, Default)]
+pub struct App {
+    pub service: String,
+    pub version: String,
+}
+
+impl App {
+    fn name(&self, target: &Target) -> String {
+        let service = if self.service.is_empty() { &target.name } else { &self.service };
+        if self.version.is_empty() { service.clone() } else { format!("{service} {}", self.version) }
+    }
 }
 
 impl Watch {
@@ -74,7 +98,15 @@ impl Watch {
             killing: None,
             kernel_drops: 0,
             load: Load::default(),
+            saved_at: Duration::ZERO,
+            app: App::default(),
         }
+    }
+
+    /// Whose lives they are that teach one another.
+    #[must_use]
+    pub fn of(self, app: App) -> Watch {
+        Watch { app, ..self }
     }
 
     /// Runs until the sampler has ended.
@@ -84,8 +116,20 @@ impl Watch {
                 self.detectors.set(self.wires.settings.borrow_and_update().clone());
             }
             let runtime = self.wires.runtime.borrow_and_update().clone();
+            let at = observation.reading.at;
             self.observe(observation, &runtime).await;
+            if at.saturating_sub(self.saved_at) >= SAVE {
+                self.saved_at = at;
+                self.save();
+            }
         }
+        self.save();
+    }
+
+    fn save(&self) {
+        let Some(saved) = &self.wires.saved else { return };
+        let target = self.target.as_ref().map(|it| SavedTarget { pid: it.pid, incarnation: it.incarnation });
+        saved.send_replace(Arc::new(SavedWatch { target, rules: self.detectors.save() }));
     }
 
     async fn observe(&mut self, mut seen: Observation, runtime: &Runtime) {
@@ -122,6 +166,7 @@ impl Watch {
                 let renamed = new.name != old.name;
                 self.target = Some(new.clone());
                 if renamed {
+                    self.detectors.renamed(&self.app.name(new));
                     let _closed = self.wires.findings.send(Finding::Renamed(new.clone())).await;
                 }
             }
@@ -175,6 +220,7 @@ impl Watch {
         if self.target.take().is_some() {
             let _closed = self.wires.findings.send(Finding::Vanished(Gone::Ended)).await;
         }
+        self.detectors.watching(&self.app.name(&target));
         self.target = Some(target.clone());
         let _closed = self.wires.findings.send(Finding::Appeared(target)).await;
     }

@@ -43,6 +43,9 @@ pub fn verdict(incident: &Incident, figures: &Figures) -> String {
     if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
         return format!("{app} leaks: {}{}", naming.sentence, outlook(incident, figures));
     }
+    if let Some(before) = &incident.before {
+        return before.verdict.clone();
+    }
     let mut text = format!("{app}: {}", growth(incident, figures));
     if let Some(naming) = &incident.naming {
         let _ = write!(text, "; {}", naming.sentence);
@@ -109,6 +112,7 @@ pub fn killed(incident: Option<&Incident>, figures: &Figures, certain: bool, now
                 .as_ref()
                 .map(|naming| naming.sentence.clone())
                 .or_else(|| incident.pull_failure.clone())
+                .or_else(|| incident.before.as_ref().map(|it| format!("by this run; before it {}", it.verdict)))
                 .unwrap_or_else(|| "no profile came back in time".to_owned())
         ),
         None => format!("The app was {how}, {last}; no growth alert came before it"),

@@ -69,6 +69,7 @@ impl Rig {
             runtime,
             settings: changes,
             incidents,
+            past: Past::default(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(Investigation::new(settings, Identity::default(), || 1_000.0, wires).run());

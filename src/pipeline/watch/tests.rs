@@ -24,7 +24,7 @@ impl Rig {
         let (part, part_in) = watch::channel(Arc::default());
         let settings = watch::channel(Settings::default()).1;
         let statsd = watch::channel(Arc::default()).1;
-        let wires = Wires { observations, pace, own, findings, runtime, statsd, settings, part };
+        let wires = Wires { observations, pace, own, findings, runtime, statsd, settings, part, saved: None };
         let watch = Watch::new(Detectors::new(Settings::default()), Duration::from_secs(1), || 1_000.0, wires);
         Rig { watch, findings: findings_in, own: own_in, pace: pace_in, part: part_in, second: 0 }
     }

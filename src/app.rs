@@ -28,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Loaded, Output};
+use crate::pipeline::past::Past;
 use crate::pipeline::{self, OwnMetric, Rollup, Runtime, StopTime, investigate, wall_clock};
+use crate::sink::state::{self as state_file, StateFile};
 use crate::sink::{agent::Agent, intake::Intake, last_partial, none::Discard, store::Store, upload::Uploader};
 use crate::snapshot::{OutputPart, Snapshots, StatsdPart, WatchPart};
 use crate::source::puller::Puller;
@@ -252,6 +254,9 @@ fn spawn(
     let (output, output_part) = watch::channel(Arc::new(OutputPart::default()));
     let (watched, watch_part) = watch::channel(Arc::new(WatchPart::default()));
     let (incidents, incidents_part) = watch::channel(Arc::default());
+    let (state, state_part) = watch::channel(Arc::default());
+    let (saved, saved_in) = watch::channel(Arc::default());
+    let before = config.state.dir.as_deref().and_then(state_file::load);
     let (owners, changes) = Owners::new(config, bound.page.local_addr().port(), wall_clock());
 
     let puller = Puller::new(&settings::puller(config))?;
@@ -271,9 +276,12 @@ fn spawn(
         statsd: statsd_part.clone(),
         settings: changes.detect,
         part: watched,
+        saved: config.state.dir.is_some().then_some(saved),
     };
-    let detectors = Detectors::new(settings::detectors(config));
-    let watch = pipeline::watch::Watch::new(detectors, config.watch.interval, wall_clock, watch_wires);
+    let mut detectors = Detectors::new(settings::detectors(config));
+    detectors.restore(before.as_ref().map_or_else(Default::default, |it| it.rules.clone()));
+    let watch = pipeline::watch::Watch::new(detectors, config.watch.interval, wall_clock, watch_wires)
+        .of(settings::app(config));
     let (plan, who) = changes.investigation.borrow().clone();
     let wires = investigate::Wires {
         findings: findings_in,
@@ -286,6 +294,7 @@ fn spawn(
         runtime,
         settings: changes.investigation,
         incidents,
+        past: before.as_deref().map_or_else(Past::default, Past::new),
     };
     let investigation = investigate::Investigation::new(plan, who, wall_clock, wires);
     let rollup = Rollup {
@@ -304,8 +313,9 @@ fn spawn(
         statsd: statsd_part,
         output: output_part,
         watch: watch_part,
-        incidents: incidents_part,
+        incidents: incidents_part.clone(),
         about: changes.about,
+        state: state_part,
     };
 
     for source in bound.statsd {
@@ -321,6 +331,10 @@ fn spawn(
     tasks.spawn("watch", watch.run());
     tasks.spawn("investigate", investigation.run());
     tasks.spawn("sink", sink.run(outgoing_in, output));
+    if let Some(dir) = config.state.dir.clone() {
+        let file = StateFile { dir, clock: wall_clock, rules: saved_in, incidents: incidents_part, status: state };
+        tasks.spawn("state", file.run());
+    }
     tasks.spawn("store", Store::new(settings::store(config)).run(store_in));
     tasks.keep("sampler", stop.clone(), sampling);
     tasks.keep("puller", stop.clone(), kept::Pulling { puller, requests: pulls_in });

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// The receiving ends of every part. The page and the health listener hold a clone and never ask a task anything.
@@ -18,6 +18,8 @@ pub struct Snapshots {
     pub incidents: watch::Receiver<Arc<Vec<IncidentView>>>,
     /// What the settings say; written by `app` at the start and at a reload.
     pub about: watch::Receiver<Arc<About>>,
+    /// What is wrong with the state file now; written by its owner.
+    pub state: watch::Receiver<Arc<Vec<DegradedView>>>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -41,6 +43,9 @@ pub struct StatsdPart {
     pub senders: u64,
     /// Source ports so far that had been silent for the minute before: how many clients were made.
     pub new_senders: u64,
+    /// Samples without what clients say of themselves, since the start: the app's work, for the watch.
+    #[serde(skip)]
+    pub app_samples: u64,
     /// Reports of Datadog clients on themselves in the last 10 s.
     pub reporting_clients: u64,
     pub dropped: BTreeMap<&'static str, u64>,
@@ -157,7 +162,8 @@ pub struct IncidentView {
     pub profiles: Vec<ProfileView>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CulpritView {
     pub function: String,
     pub file: String,
@@ -170,7 +176,8 @@ pub struct CulpritView {
     pub stack: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EvidenceView {
     pub kind: String,
     pub text: String,

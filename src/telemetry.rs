@@ -116,6 +116,7 @@ catalogue! {
     SPOOL_DISK: "oomwatch.spool.disk", Gauge, Bytes, "", local, "What the disk spool takes of its volume, in whole blocks.";
     SPOOL_STATE: "oomwatch.spool.state", Gauge, None, "spool", local, "1 for what the spool is: memory (no folder is set), disk, failing (the disk fails for now) or disabled (the folder cannot be used).";
     SPOOL_CORRUPT: "oomwatch.spool.corrupt", Count, None, "", local, "Files of the spool that were not what was written, and were skipped.";
+    STATE_FAILED: "oomwatch.state.failed", Count, None, "reason", local, "State files that could not be used at the start (read, damaged, version) or be written (write).";
     REDELIVERED: "oomwatch.redelivered", Count, None, "", local, "Points of distributions sent after a crash that may have arrived before it: at most so many count twice.";
     SELF_RSS: "oomwatch.self.rss", Gauge, Bytes, "", datadog, "Resident memory of the sidecar itself.";
     IDENTITY_ERROR: "oomwatch.identity.error", Gauge, None, "id", local, "Right side minus left side of an accounting identity; anything but 0 is a defect of oomwatch.";

@@ -107,6 +107,7 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
         watch: watch_part,
         incidents,
         about: watch::channel(Arc::new(about)).1,
+        state: watch::channel(Arc::default()).1,
     };
     let port = if std::env::var_os("OOMWATCH_PREVIEW_SECONDS").is_some() { 7071 } else { 0 };
     let listen = SocketAddr::from(([127, 0, 0, 1], if token.is_none() { port } else { 0 }));
@@ -177,6 +178,7 @@ fn statsd_part() -> StatsdPart {
     StatsdPart {
         datagrams: 184_220,
         samples: 1_472_904,
+        app_samples: 0,
         contexts: 214,
         clients: None,
         senders: 6,

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use crate::config::{Config, Limit, Output, TraceAddress, UploadTo};
+use crate::sink::state;
 use crate::snapshot::DegradedView;
 
 use super::bind::Bound;
@@ -39,6 +40,9 @@ fn text(config: &Config, bound: &Bound) -> String {
     line("output", &output(config));
     line("watch", &watch(config));
     line("profiles", &profiles(config));
+    if let Some(dir) = &config.state.dir {
+        line("state", &format!("in {}", dir.display()));
+    }
     line("statsd", &statsd(bound));
     line("page", &format!("http://{}", bound.page.local_addr()));
     line("health", &format!("http://{}/metrics", bound.health.local_addr()));
@@ -111,5 +115,6 @@ pub(super) fn degraded(config: &Config) -> Vec<DegradedView> {
             fix: "set datadog.api_key_file or DD_API_KEY, or datadog.agent.dogstatsd".to_owned(),
         });
     }
+    list.extend(config.state.dir.as_deref().and_then(state::check));
     list
 }

@@ -45,7 +45,9 @@ section! {
 section! {
     /// What outlives a restart of the sidecar.
     State in "state" {
-        /// Folder for the detector's state and past incidents; "" for none.
+        /// Folder for what the rules learned (plateaus of earlier runs, what was told already) and the last 50 incidents; "" for
+        /// none. On an emptyDir it outlives a restart of the sidecar, on a volume of its own the pod. One that cannot be used
+        /// costs the state and nothing else.
         dir: Option<PathBuf> = r#""""#,
     }
 }

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::recent::{Climb, Recent};
 use super::settings::Settings;
 use super::standing::Edge;
@@ -75,6 +77,15 @@ impl Burst {
         climb.filter(|_| fires)
     }
 
+    /// Whether it has stood still once, and how high the peaks were that it survived.
+    pub(super) fn past(&self) -> (bool, f64) {
+        (self.quiet, self.peak)
+    }
+
+    pub(super) fn remember(&mut self, (quiet, peak): (bool, f64)) {
+        (self.quiet, self.peak) = (quiet, peak);
+    }
+
     /// The process has stood still once.
     pub(super) fn was_quiet(&self) -> bool {
         self.quiet
@@ -133,47 +144,64 @@ pub(super) enum Near {
 #[derive(Clone, Debug)]
 pub(super) struct NearLimit {
     edge: Edge,
-    bar: f64,
-    peak: f64,
+    bar: Bar,
+}
+
+/// What is remembered of standing high.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bar {
+    pub bar: f64,
+    pub peak: f64,
     /// Lowest floor of the 300 s scale after the first ten minutes, which are start-up whatever the grace is set to.
-    low: Option<f64>,
+    pub low: Option<f64>,
     /// Where memory stood when it was told that it sits there: half of the remaining way further, and it does not.
-    sat: Option<f64>,
+    pub sat: Option<f64>,
 }
 
 impl NearLimit {
     pub(super) fn new(bar: f64) -> NearLimit {
-        NearLimit { edge: Edge::default(), bar, peak: 0.0, low: None, sat: None }
+        NearLimit { edge: Edge::default(), bar: Bar { bar, peak: 0.0, low: None, sat: None } }
+    }
+
+    pub(super) fn bar(&self) -> Bar {
+        self.bar
+    }
+
+    pub(super) fn remember(&mut self, bar: Bar) {
+        self.bar = bar;
     }
 
     /// Takes the floor of a closed 300 s bucket.
     pub(super) fn settle(&mut self, age: Duration, floor: f64) {
         if age > Duration::from_secs(600) {
-            self.low = Some(self.low.map_or(floor, |low| low.min(floor)));
+            let low = &mut self.bar.low;
+            *low = Some(low.map_or(floor, |low| low.min(floor)));
         }
     }
 
     pub(super) fn step(&mut self, at: Duration, share: f64, recent: &Recent) -> Option<Near> {
-        if share > self.peak {
-            self.peak = share;
-        } else if self.peak - share >= 0.02 {
-            if self.peak >= self.bar {
-                self.bar = self.peak + 0.25 * (1.0 - self.peak);
+        let it = &mut self.bar;
+        if share > it.peak {
+            it.peak = share;
+        } else if it.peak - share >= 0.02 {
+            if it.peak >= it.bar {
+                it.bar = it.peak + 0.25 * (1.0 - it.peak);
             }
-            self.peak = share;
+            it.peak = share;
         }
-        if self.sat.is_some_and(|sat| share >= sat + 0.5 * (1.0 - sat)) {
-            self.sat = None;
+        if it.sat.is_some_and(|sat| share >= sat + 0.5 * (1.0 - sat)) {
+            it.sat = None;
             return Some(Near::Grown);
         }
-        if !self.edge.step(at, Duration::from_secs(15), share >= self.bar) {
+        if !self.edge.step(at, Duration::from_secs(15), share >= it.bar) {
             return None;
         }
-        let grown = match self.low {
+        let grown = match it.low {
             Some(low) => share - low >= 0.1,
             None => recent.climb().is_some_and(|climb| climb.rise >= 0.01),
         };
-        self.sat = (!grown).then_some(share);
+        it.sat = (!grown).then_some(share);
         Some(if grown { Near::Grown } else { Near::Sits })
     }
 }

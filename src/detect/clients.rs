@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::reading::{Alert, AlertKind, Change, Severity};
 use super::recent::Recent;
+use super::saved::SavedPile;
 use super::scale::Scale;
 use super::settings::Settings;
 use super::standing::Standing;
@@ -87,6 +88,22 @@ impl Clients {
 
     pub fn end(&mut self, at: Duration) -> Option<Change> {
         self.standing.clear(at)
+    }
+
+    pub fn save(&self) -> SavedPile {
+        SavedPile {
+            standing: self.standing.severity(),
+            survived: self.survived,
+            told: self.told.map(|told| (told.top, told.rise)),
+            patience_seconds: PATIENCE.as_secs_f64(),
+        }
+    }
+
+    /// Goes on where another sidecar was.
+    pub fn restore(&mut self, at: Duration, saved: SavedPile) {
+        self.standing.restore(saved.standing);
+        self.survived = saved.survived;
+        self.told = saved.told.map(|(top, rise)| Told { top, rise, grew_at: at });
     }
 
     fn remember_peaks(&mut self, clients: f64) {

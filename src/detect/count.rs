@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::reading::{Alert, AlertKind, Change, Severity};
+use super::saved::SavedPile;
 use super::scale::{Scale, Trend};
 use super::settings::Settings;
 use super::standing::Standing;
@@ -115,6 +116,22 @@ impl Count {
 
     pub fn end(&mut self, at: Duration) -> Option<Change> {
         self.standing.clear(at)
+    }
+
+    pub fn save(&self) -> SavedPile {
+        SavedPile {
+            standing: self.standing.severity(),
+            survived: 0.0,
+            told: self.told.map(|told| (told.count, told.rise)),
+            patience_seconds: self.told.map_or(0.0, |told| told.patience.as_secs_f64()),
+        }
+    }
+
+    /// Goes on where another sidecar was.
+    pub fn restore(&mut self, at: Duration, saved: SavedPile) {
+        self.standing.restore(saved.standing);
+        let patience = Duration::from_secs_f64(saved.patience_seconds.min(1e9));
+        self.told = saved.told.map(|(count, rise)| Told { count, rise, grew_at: at, patience });
     }
 
     fn judge(&mut self, index: usize, now: &Now, settings: &Settings) -> Option<Change> {

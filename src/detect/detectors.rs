@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::churn::Churn;
 use super::clients::Clients;
 use super::count::Count;
+use super::facts::Known;
 use super::freeze::Freeze;
 use super::growth::Growth;
+use super::plateau::Plateaus;
 use super::reading::{Change, Detector, Reading, Severity};
+use super::saved::{Saved, SavedLife};
 use super::settings::Settings;
 
 /// Where the watch stands, in the API's words.
@@ -75,6 +78,11 @@ pub struct Detectors {
     freeze: Freeze,
     churn: Churn,
     age: Duration,
+    /// What the app is called, with its version: lives of the same name teach one another.
+    app: String,
+    plateaus: Plateaus,
+    /// What another sidecar knew of the process that it watched last, until it is known whether that is ours.
+    before: Option<SavedLife>,
 }
 
 /// The process that is watched, and when it was first seen.
@@ -82,6 +90,8 @@ pub struct Detectors {
 struct Life {
     incarnation: u64,
     seen_at: Duration,
+    /// The kernel killed it, or a part of it, for memory: what it held is no level to live at.
+    killed: bool,
 }
 
 impl Detectors {
@@ -97,7 +107,42 @@ impl Detectors {
             freeze: Freeze::default(),
             churn: Churn::default(),
             age: Duration::ZERO,
+            app: String::new(),
+            plateaus: Plateaus::default(),
+            before: None,
             settings,
+        }
+    }
+
+    /// The name and version of the app that the next readings are of.
+    pub fn watching(&mut self, app: &str) {
+        if self.app != app {
+            self.bury();
+            app.clone_into(&mut self.app);
+            self.memory.stand_on(self.plateaus.ground(app));
+        }
+    }
+
+    /// The same process has another name: it was found before its exec, or it titles itself.
+    pub fn renamed(&mut self, app: &str) {
+        app.clone_into(&mut self.app);
+        self.memory.stand_on(self.plateaus.ground(app));
+    }
+
+    /// The kernel killed the app, or a process of it, for memory.
+    pub fn killed(&mut self) {
+        if let Some(life) = &mut self.life {
+            life.killed = true;
+        }
+    }
+
+    /// The life that was watched is over: it teaches what it held, if it did not die of it. One whose end nobody saw, and that
+    /// stood right under the limit, may have.
+    fn bury(&mut self) {
+        let Some(life) = self.life.take() else { return };
+        let well = !life.killed && self.memory.share() < self.settings.near_limit;
+        if let Some(held) = self.memory.held().filter(|_| well) {
+            self.plateaus.learn(&self.app, held);
         }
     }
 
@@ -105,6 +150,47 @@ impl Detectors {
     pub fn set(&mut self, settings: Settings) {
         self.memory.set(settings.clone());
         self.settings = settings;
+    }
+
+    /// What a restart of the sidecar must not cost.
+    pub fn save(&self) -> Saved {
+        let life = self.life.map(|life| SavedLife {
+            app: self.app.clone(),
+            incarnation: life.incarnation,
+            limit: self.limit,
+            share: self.memory.share(),
+            killed: life.killed,
+            memory: self.memory.save(),
+            clients: self.clients.save(),
+            goroutines: self.goroutines.save(),
+            threads: self.threads.save(),
+            fds: self.fds.save(),
+        });
+        Saved { plateaus: self.plateaus.clone(), life: life.or_else(|| self.before.clone()) }
+    }
+
+    /// Takes over what another sidecar knew, before the first reading.
+    pub fn restore(&mut self, saved: Saved) {
+        self.plateaus = saved.plateaus;
+        self.before = saved.life;
+    }
+
+    /// The process that another sidecar watched last is this one, or it has ended in between and teaches what it held.
+    fn go_on(&mut self, at: Duration, before: SavedLife) {
+        if self.life.is_some_and(|life| life.incarnation == before.incarnation) {
+            self.limit = before.limit;
+            self.life = self.life.map(|life| Life { killed: before.killed, ..life });
+            self.memory.restore(at, before.memory);
+            self.clients.restore(at, before.clients);
+            self.goroutines.restore(at, before.goroutines);
+            self.threads.restore(at, before.threads);
+            self.fds.restore(at, before.fds);
+        } else if let Some(held) = before.memory.held.best()
+            && !before.killed
+            && before.share < self.settings.near_limit
+        {
+            self.plateaus.learn(&before.app, held);
+        }
     }
 
     pub fn outlook(&self) -> Outlook {
@@ -145,8 +231,13 @@ impl Detectors {
             changes.extend(
                 [&mut self.goroutines, &mut self.threads, &mut self.fds].into_iter().filter_map(|it| it.end(at)),
             );
-            *self = Detectors::new(self.settings.clone());
-            self.life = Some(Life { incarnation: reading.incarnation, seen_at: at });
+            self.bury();
+            let (app, plateaus) = (std::mem::take(&mut self.app), std::mem::take(&mut self.plateaus));
+            let before = self.before.take();
+            *self = Detectors { app, plateaus, ..Detectors::new(self.settings.clone()) };
+            self.life = Some(Life { incarnation: reading.incarnation, seen_at: at, killed: false });
+            before.into_iter().for_each(|before| self.go_on(at, before));
+            self.memory.stand_on(self.plateaus.ground(&self.app));
         }
         let seen_at = self.life.map_or(reading.at, |life| life.seen_at);
         self.age = reading.age.unwrap_or_else(|| reading.at.saturating_sub(seen_at));
@@ -157,9 +248,17 @@ impl Detectors {
         if self.limit.replace(limit).is_some_and(|before| before != limit) {
             changes.extend(self.memory.end(reading.at));
             self.memory = Growth::new(self.settings.clone());
+            self.memory.stand_on(self.plateaus.ground(&self.app));
         }
         if let Some(memory) = reading.memory_bytes {
-            changes.extend(self.memory.observe(reading.at, self.age, memory, limit));
+            let others =
+                [self.clients.severity(), self.goroutines.severity(), self.threads.severity(), self.fds.severity()];
+            let known = Known {
+                live_heap: reading.live_heap_bytes.map(|bytes| bytes as f64),
+                load: reading.load,
+                piles_up: others.iter().any(Option::is_some),
+            };
+            changes.extend(self.memory.observe(reading.at, self.age, memory, limit, &known));
         }
     }
 

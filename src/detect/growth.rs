@@ -4,96 +4,39 @@
 //! makes a leak is that it does not come back, does not slow down, and would reach the limit within about the time it was seen
 //! to grow. The nearer the limit, the less proof is asked.
 //!
+//! A warning of a trend is held at a notice where there is another reading of it: `excuse.rs`. Bursts and the nearness of the
+//! limit never are.
+//!
 //! Missing: without a limit there is nothing to project on, so memory stays silent then; the counts still speak.
+
+mod saved;
 
 use std::time::Duration;
 
 use super::burst::{Burst, Near, NearLimit};
+use super::excuse::{self, Case};
+use super::facts::{Found, Known, Now, Told, Warned};
+use super::level::{Level, Look, NEW_GROUND};
+use super::plateau::{Ground, Held};
 use super::reading::{Alert, AlertKind, Change, Severity};
 use super::recent::{Climb, Recent};
-use super::scale::{Scale, Trend};
+use super::scale::Trend;
 use super::settings::Settings;
 use super::standing::Standing;
 use super::words;
+pub use saved::SavedMemory;
 
-/// Width in seconds and name of each scale. With 32 buckets they span 96 s, 5 min, 32 min, 2.7 h, 10.7 h and 43 h.
-const SCALES: [(u64, &str); 6] = [
-    (3, "trend_3s"),
-    (10, "trend_10s"),
-    (60, "trend_60s"),
-    (300, "trend_300s"),
-    (1_200, "trend_1200s"),
-    (4_800, "trend_4800s"),
-];
-/// What counts as coming back down, and what as new ground above it.
-const DROP: f64 = 0.03;
-const NEW_GROUND: f64 = 0.02;
-const HILLS_DIFFER: f64 = 0.5;
 /// An alert is over when memory is this far below where it was told.
 const CLEAR_BELOW: f64 = 0.1;
 /// The same severity is told again at most this often: another scale may read half the time from the same hill.
 const RETELL: Duration = Duration::from_secs(3_600);
-/// On the scales of seconds, where a warning comes a minute ahead and not hours, lead is worth more than proof: memory is taken
-/// to stand this much nearer to its limit.
+/// On the fast scales, where a warning comes a minute ahead and not hours, lead is worth more than proof: memory is taken to
+/// stand this much nearer to its limit.
 const HASTE: f64 = 0.15;
 /// Closes in a row that must agree.
 const CLOSES: u32 = 2;
 /// Above this share a standstill is no all-clear: a soft memory limit holds a leak flat until it cannot.
 const HELD_SHARE: f64 = 0.8;
-
-/// One scale and what it said last.
-#[derive(Clone, Debug)]
-struct Level {
-    scale: Scale,
-    rule: &'static str,
-    trend: Option<Trend>,
-    warns: u32,
-    notices: u32,
-}
-
-/// How far memory stands, of what.
-#[derive(Clone, Copy, Debug)]
-struct Now {
-    at: Duration,
-    age: Duration,
-    memory: f64,
-    limit: f64,
-}
-
-impl Now {
-    fn share(&self) -> f64 {
-        self.memory / self.limit
-    }
-}
-
-/// What a rule found, in shares of the limit.
-struct Found {
-    rule: &'static str,
-    severity: Severity,
-    per_second: f64,
-    /// Where the peaks stand.
-    ceiling: f64,
-    /// Over how many seconds it was seen.
-    span: f64,
-    evidence: String,
-}
-
-/// What was warned of last, kept when the alert is cleared: the same growth is not told twice.
-#[derive(Clone, Copy, Debug)]
-struct Warned {
-    at: Duration,
-    seconds_left: f64,
-    share: f64,
-}
-
-/// What a standing alert is measured against.
-#[derive(Clone, Copy, Debug)]
-struct Told {
-    share: f64,
-    /// When growth was last seen, and how long a standstill must last to end the alert.
-    grew_at: Duration,
-    patience: Duration,
-}
 
 /// The rule for one process under one limit. About 4 KiB, whatever comes.
 #[derive(Clone, Debug)]
@@ -107,19 +50,15 @@ pub struct Growth {
     warned: Option<Warned>,
     told: Option<Told>,
     now: Option<Now>,
+    /// What this life has held so far, and what earlier ones did, in bytes.
+    held: Held,
+    ground_bytes: Option<f64>,
 }
 
 impl Growth {
     pub fn new(settings: Settings) -> Growth {
-        let level = |(seconds, rule)| Level {
-            scale: Scale::new(Duration::from_secs(seconds), DROP),
-            rule,
-            trend: None,
-            warns: 0,
-            notices: 0,
-        };
         Growth {
-            levels: SCALES.map(level),
+            levels: Level::all(),
             recent: Recent::default(),
             burst: Burst::default(),
             near: NearLimit::new(settings.near_limit),
@@ -127,8 +66,25 @@ impl Growth {
             warned: None,
             told: None,
             now: None,
+            held: Held::default(),
+            ground_bytes: None,
             settings,
         }
+    }
+
+    /// Known ground: what earlier lives of the app held, in bytes.
+    pub fn stand_on(&mut self, ground_bytes: Option<f64>) {
+        self.ground_bytes = ground_bytes;
+    }
+
+    /// What this life teaches, in bytes.
+    pub fn held(&self) -> Option<f64> {
+        self.held.best()
+    }
+
+    /// The share of the limit that was in use at the last reading.
+    pub fn share(&self) -> f64 {
+        self.now.map_or(0.0, |now| now.share())
     }
 
     /// Other settings from the next reading on.
@@ -136,19 +92,18 @@ impl Growth {
         self.settings = settings;
     }
 
-    /// Takes the bytes in use under a limit above zero, from a process of this age.
-    pub fn observe(&mut self, at: Duration, age: Duration, memory: u64, limit: u64) -> Vec<Change> {
-        let now = Now { at, age, memory: memory as f64, limit: limit.max(1) as f64 };
+    /// Takes the bytes in use under a limit above zero, from a process of this age, and what is known beside them.
+    pub fn observe(&mut self, at: Duration, age: Duration, memory: u64, limit: u64, beside: &Known) -> Vec<Change> {
+        let now = Now { at, age, memory: memory as f64, limit: limit.max(1) as f64, piles_up: beside.piles_up };
+        let look = Look { share: now.share(), live_heap: beside.live_heap, load: beside.load };
         self.now = Some(now);
         self.recent.push(at, now.share());
         let mut changes = Vec::new();
         changes.extend(self.look_for_burst(&now));
         changes.extend(self.look_near_limit(&now));
         for index in 0..self.levels.len() {
-            if self.levels[index].scale.push(at, now.share()) {
+            if self.levels[index].push(at, &look) {
                 self.judge(index, &now, &mut changes);
-            } else if self.levels[index].scale.last_floor().is_none() {
-                self.levels[index].trend = None;
             }
         }
         changes.extend(self.look_for_the_end(&now));
@@ -224,14 +179,18 @@ impl Growth {
             && let Some(floor) = level.scale.last_floor()
         {
             self.near.settle(now.age, floor);
+            if level.scale.floors().len() == 1 {
+                self.held.interrupt();
+            }
+            self.held.settle(floor * now.limit, now.limit);
         }
         level.trend = level.scale.trend(self.settings.min_rise);
-        let Some(trend) = level.trend.filter(|trend| trend.floor > new_ground(&level.scale)) else {
+        let Some(trend) = level.trend.filter(|trend| trend.floor > level.new_ground()) else {
             (level.warns, level.notices) = (0, 0);
             return;
         };
         let left = trend.seconds_until(1.0);
-        let fast = level.scale.width() < Duration::from_secs(60);
+        let fast = level.is_fast();
         let haste = if fast { HASTE } else { 0.0 };
         let starting = now.age < self.settings.startup_grace && !self.burst.was_quiet();
         let waits = if fast { starting } else { now.age < self.settings.startup_grace };
@@ -244,20 +203,40 @@ impl Growth {
         if let Some(told) = &mut self.told {
             told.grew_at = now.at;
         }
-        if notices && !warns && self.standing.severity().is_none() {
-            changes.extend(self.tell_trend(now, rule, Severity::Notice, &trend, false));
-        }
         if warns {
-            changes.extend(self.warn(now, rule, &trend, left));
+            let excuse = self.excuse(&self.levels[index], now, &trend, left);
+            changes.extend(self.warn(now, rule, &trend, left, excuse));
+        } else if notices && self.standing.severity().is_none() {
+            changes.extend(self.tell_trend(now, rule, Severity::Notice, &trend, None, false));
         }
     }
 
+    /// Why this growth is held at a notice, in words.
+    fn excuse(&self, level: &Level, now: &Now, trend: &Trend, left: f64) -> Option<String> {
+        let ground = self.ground_bytes.map(|bytes| Ground::under(bytes, now.limit));
+        let case = Case {
+            share: now.share(),
+            limit: now.limit,
+            left,
+            settled: self.held.best().is_some(),
+            piles_up: now.piles_up,
+        };
+        excuse::of(level, trend, ground, &case)
+    }
+
     /// A warning; critical when the limit is near; told again when the time to it has halved.
-    fn warn(&mut self, now: &Now, rule: &'static str, trend: &Trend, left: f64) -> Option<Change> {
+    fn warn(
+        &mut self,
+        now: &Now,
+        rule: &'static str,
+        trend: &Trend,
+        left: f64,
+        excuse: Option<String>,
+    ) -> Option<Change> {
         let near = left <= self.settings.crit_horizon.as_secs_f64();
         let severity = if near { Severity::Crit } else { Severity::Warn };
-        if self.is_expected(now) {
-            return self.tell_trend(now, rule, Severity::Notice, trend, false);
+        if excuse.is_some() || self.is_expected(now) {
+            return self.note(now, rule, trend, excuse);
         }
         // Another scale may read half the time from the same hill: worse is only what also stands higher.
         let severer = self.standing.severity().is_some_and(|stands| stands >= Severity::Warn && severity > stands);
@@ -266,7 +245,17 @@ impl Growth {
         if told && !severer {
             return None;
         }
-        self.tell_trend(now, rule, severity, trend, !told)
+        self.tell_trend(now, rule, severity, trend, None, !told)
+    }
+
+    /// A warning that is held at a notice. A notice that stands already is told once more, with the excuse as its evidence.
+    fn note(&mut self, now: &Now, rule: &'static str, trend: &Trend, excuse: Option<String>) -> Option<Change> {
+        let is_excused = excuse.is_some();
+        let noted = self.standing.severity() == Some(Severity::Notice);
+        let again = is_excused && noted && self.told.is_some_and(|told| !told.excused);
+        let change = self.tell_trend(now, rule, Severity::Notice, trend, excuse, again)?;
+        self.told = self.told.map(|told| Told { excused: is_excused, ..told });
+        Some(change)
     }
 
     /// Whether growth that was warned of is worth another word: its time has halved, or it was over and is well above by now.
@@ -283,10 +272,12 @@ impl Growth {
         rule: &'static str,
         severity: Severity,
         trend: &Trend,
+        excuse: Option<String>,
         again: bool,
     ) -> Option<Change> {
+        let excuse = excuse.map_or(String::new(), |excuse| format!("; {excuse}"));
         let evidence = format!(
-            "rose {} in {}, floor and ceiling alike, {} of {}",
+            "rose {} in {}, floor and ceiling alike, {} of {}{excuse}",
             words::size(trend.rise * now.limit),
             words::span(trend.span),
             words::size(now.memory),
@@ -320,7 +311,7 @@ impl Growth {
             self.warned = Some(Warned { at: now.at, seconds_left, share: now.share() });
         }
         let patience = Duration::from_secs_f64(found.span.max(600.0));
-        self.told = Some(Told { share: now.share(), grew_at: now.at, patience });
+        self.told = Some(Told { share: now.share(), grew_at: now.at, patience, excused: false });
         Some(change)
     }
 
@@ -342,12 +333,4 @@ impl Growth {
         self.told = None;
         self.standing.clear(now.at)
     }
-}
-
-/// Above what was survived before, growth is new. Hills differ, so the next may be half as high again as the deepest that came back,
-/// and, as [`NearLimit`] has it, rise by a quarter of what is left to the limit.
-fn new_ground(scale: &Scale) -> f64 {
-    let survived = scale.recovered();
-    let next = HILLS_DIFFER * scale.depth();
-    survived + next.min(0.25 * (1.0 - survived)).max(NEW_GROUND)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// One look at the watched process tree. `None` means "could not be read", never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
@@ -42,6 +44,8 @@ pub struct Reading {
     pub pprof_answered: Option<Duration>,
     /// How long the oldest question to it is open or failed since that answer; `None` when the last one was answered.
     pub pprof_silent: Option<Duration>,
+    /// The app's StatsD samples a second, without what its clients say of themselves.
+    pub load: Option<f64>,
 }
 
 /// What grows. The names are those of the API's incident kinds.
@@ -56,7 +60,8 @@ pub enum AlertKind {
     Freeze,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Severity {
     Notice,
     Warn,

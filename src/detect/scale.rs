@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::statistics::{RING, median, median_of, theil_sen};
 
 /// A scale speaks once it has this many buckets: four quarters of four.
@@ -70,6 +72,15 @@ pub(super) struct Scale {
     depth: f64,
 }
 
+/// The memory of a scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hills {
+    pub top: f64,
+    pub recovered: f64,
+    pub depth: f64,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Open {
     index: u128,
@@ -92,6 +103,15 @@ impl Scale {
             recovered: 0.0,
             depth: 0.0,
         }
+    }
+
+    /// What came back down, for another scale of this width to know.
+    pub(super) fn hills(&self) -> Hills {
+        Hills { top: self.top, recovered: self.recovered, depth: self.depth }
+    }
+
+    pub(super) fn remember(&mut self, hills: Hills) {
+        (self.top, self.recovered, self.depth) = (hills.top, hills.recovered, hills.depth);
     }
 
     pub(super) fn width(&self) -> Duration {

@@ -18,6 +18,11 @@ impl Standing {
         Standing { kind, severity: None }
     }
 
+    /// What stood when another sidecar watched: it is not told again.
+    pub(super) fn restore(&mut self, severity: Option<Severity>) {
+        self.severity = severity;
+    }
+
     pub(super) fn severity(&self) -> Option<Severity> {
         self.severity
     }

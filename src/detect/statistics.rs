@@ -35,6 +35,29 @@ pub(super) fn theil_sen(values: &[f64]) -> f64 {
     median(&mut slopes[..pairs])
 }
 
+/// How many pairs of equally many values there are.
+pub(super) fn pairs_of(values: usize) -> usize {
+    values * values.saturating_sub(1) / 2
+}
+
+/// The median over all pairs of how much `values` change for each unit that `by` changes, and how many pairs it was taken over:
+/// those whose `by` differ by at least `least`. At most the first [`RING`] values count.
+pub(super) fn slope_by(values: &[f64], by: &[f64], least: f64) -> (f64, usize) {
+    let n = values.len().min(by.len()).min(RING);
+    let mut slopes = [0.0; PAIRS];
+    let mut pairs = 0;
+    for i in 0..n {
+        for j in i + 1..n {
+            let step = by[j] - by[i];
+            if step.abs() >= least && step != 0.0 {
+                slopes[pairs] = (values[j] - values[i]) / step;
+                pairs += 1;
+            }
+        }
+    }
+    (median(&mut slopes[..pairs]), pairs)
+}
+
 /// The median of a copy: for short slices that must keep their order.
 pub(super) fn median_of(values: &[f64]) -> f64 {
     let mut copy = [0.0; RING];

@@ -36,6 +36,11 @@ pub(super) fn pace(per_second: f64) -> String {
     }
 }
 
+/// `0.4`, `38`, `12000`: a number a second.
+pub(super) fn rate(per_second: f64) -> String {
+    if per_second < 10.0 { format!("{per_second:.1}") } else { format!("{per_second:.0}") }
+}
+
 /// A time to the limit from its parts; `None` where it is no number or beyond thirty years.
 pub(super) fn time_left(room: f64, per_second: f64) -> Option<Duration> {
     let seconds = room.max(0.0) / per_second;
@@ -54,6 +59,7 @@ mod tests {
         assert_eq!((span(48.0), span(960.0), span(9_720.0)), ("48 s".into(), "16 min".into(), "2.7 h".into()));
         assert_eq!(pace(2.7), "one more every 0.4 s");
         assert_eq!(pace(0.01), "one more every 100 s");
+        assert_eq!((rate(0.42), rate(38.2)), ("0.4".into(), "38".into()));
         assert_eq!(pace(50.0), "50 more a second");
         assert_eq!(time_left(10.0, 2.0), Some(Duration::from_secs(5)));
         assert_eq!(time_left(10.0, 0.0), None);

@@ -36,7 +36,8 @@ pub(super) fn status(parts: &Snapshots) -> Vec<u8> {
         memory.state = "learning";
     }
     let mut degraded: Vec<&DegradedView> = Vec::new();
-    for view in about.degraded.iter().chain(&watch.degraded).chain(&output.degraded) {
+    let state = parts.state.borrow().clone();
+    for view in about.degraded.iter().chain(&watch.degraded).chain(&output.degraded).chain(state.iter()) {
         if !degraded.contains(&view) {
             degraded.push(view);
         }

@@ -58,6 +58,7 @@ impl Rig {
             watch: watch_part,
             incidents: incidents_part,
             about: watch::channel(Arc::new(about)).1,
+            state: watch::channel(Arc::default()).1,
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings = Settings { listen, hosts: vec![], token: token.map(str::to_owned) };
@@ -127,6 +128,7 @@ fn statsd_part() -> StatsdPart {
     StatsdPart {
         datagrams: 5,
         samples: 9,
+        app_samples: 0,
         contexts: 3,
         clients: None,
         senders: 2,

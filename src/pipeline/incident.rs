@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::detect::{Alert, AlertKind, Severity};
 use crate::pprof::Naming;
+use crate::snapshot::IncidentView;
 
 /// What an incident is about: what it opened with, or what it came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub struct Incident {
     pub presumed: bool,
     /// An opening event has gone out: the follow-ups are owed too.
     pub told: bool,
+    /// What a sidecar before this one showed of it.
+    pub before: Option<Box<IncidentView>>,
 }
 
 impl Incident {
@@ -119,6 +122,7 @@ impl Incident {
             end: None,
             presumed: false,
             told: false,
+            before: None,
         }
     }
 

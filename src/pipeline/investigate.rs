@@ -21,14 +21,12 @@ use super::ledger::Ledger;
 use super::plan::{Cause, Plan, Purpose, Settings, Step, Wish};
 use super::pulls::Pulls;
 use super::upload::{self, Outbox};
-use super::views;
 use super::words::{self, Identity};
 use super::{
     Degraded, Finding, Gone, Outgoing, OwnMetric, ProfileKind, PullFailed, PullNow, Runtime, Target, WallClock,
 };
 use crate::detect::{Alert, AlertKind, Change, Severity};
 use crate::pprof::Confidence;
-use crate::snapshot::IncidentView;
 use crate::statsd::Event;
 use crate::telemetry;
 pub use wires::Wires;
@@ -63,13 +61,14 @@ type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 impl Investigation {
     pub fn new(settings: Settings, who: Identity, clock: WallClock, mut wires: Wires) -> Investigation {
         let outbox = Outbox::new(wires.uploads.take());
+        let ledger = Ledger::new(who, std::mem::take(&mut wires.past));
         Investigation {
             wires,
             outbox,
             pulls: Pulls::default(),
             clock,
             began: Instant::now(),
-            ledger: Ledger::new(who),
+            ledger,
             plan: Plan::new(settings),
             target: None,
             baselines: Baselines::default(),
@@ -129,6 +128,7 @@ impl Investigation {
 
     fn appeared(&mut self, target: Target) {
         info!(pid = target.pid, "watching {}", words::target(&target));
+        self.ledger.meet(&target, (self.clock)());
         self.renamed(target);
         self.baselines = Baselines::default();
         self.runtime = Runtime::default();
@@ -374,7 +374,7 @@ impl Investigation {
         telemetry::gauge(&telemetry::INCIDENTS_OPEN, None).set(open);
         let gauge = OwnMetric { name: telemetry::INCIDENTS_OPEN.name, value: open, count: false, tag: None };
         let _full = self.wires.own.try_send(vec![gauge]);
-        let views: Vec<IncidentView> = self.ledger.all().map(views::incident).collect();
+        let views = self.ledger.views();
         // Only what changed wakes the readers: a page that is told the same story each second flickers.
         self.wires.incidents.send_if_modified(|now| {
             let other = **now != views;

@@ -10,10 +10,13 @@ use std::collections::VecDeque;
 
 use super::incident::{Incident, IncidentKind, KeptProfile, State};
 use super::lives::{Life, Lives};
+use super::past::Past;
+use super::saved::INCIDENTS;
 use super::words::{self, Identity};
-use super::{Figures, Gone, story};
+use super::{Figures, Gone, Target, story, views};
 use crate::detect::{Alert, AlertKind, Change, Severity};
 use crate::pprof::Naming;
+use crate::snapshot::IncidentView;
 use crate::statsd::Event;
 
 /// Closed incidents kept for the page; the oldest goes first.
@@ -36,13 +39,15 @@ pub struct Ledger {
     pub who: Identity,
     pub app: String,
     lives: Lives,
+    /// Incidents of the sidecar before this one.
+    pub past: Past,
     /// How many were opened by this process: a part of the next id.
     opened: u64,
 }
 
 impl Ledger {
-    pub fn new(who: Identity) -> Ledger {
-        Ledger { who, ..Ledger::default() }
+    pub fn new(who: Identity, past: Past) -> Ledger {
+        Ledger { who, past, ..Ledger::default() }
     }
 
     /// Takes a change of a detector in.
@@ -253,6 +258,18 @@ impl Ledger {
             Chapter::Named | Chapter::Critical | Chapter::Ended => incident.told,
         };
         if owed { vec![words::event(incident, &self.figures, &self.who, now)] } else { Vec::new() }
+    }
+
+    /// The first target of this run may be the one that an earlier story is about.
+    pub fn meet(&mut self, target: &Target, now: f64) {
+        let app = self.who.app(target);
+        self.open = self.past.meet(target, &app, now).or(self.open.take());
+    }
+
+    /// As the API shows them: our own, then those of earlier runs.
+    pub fn views(&self) -> Vec<IncidentView> {
+        let own = self.all().map(views::incident);
+        own.chain(self.past.views().iter().cloned()).take(INCIDENTS).collect()
     }
 
     /// The open one first, then the closed ones, newest first.

@@ -9,6 +9,7 @@
 //!                                         PullRequest ▼  │ PullReply
 //!                                              source::puller
 //! investigate ──Upload──▶ sink::upload ──▶ Datadog (profiles)
+//! watch, investigate ──latest──▶ sink::state ──▶ the state file
 //! ```
 
 pub mod chart;
@@ -18,10 +19,12 @@ pub mod incident;
 pub mod investigate;
 pub mod ledger;
 mod lives;
+pub mod past;
 pub mod plan;
 mod profiles;
 mod pulls;
 mod rollup;
+pub mod saved;
 mod story;
 pub mod upload;
 pub mod views;

@@ -301,6 +301,7 @@ impl State {
             datagrams: self.datagrams,
             samples: stats.samples,
             contexts: stats.contexts,
+            app_samples: stats.samples.saturating_sub(self.senders.telemetry),
             clients: None,
             senders: self.senders.last.senders,
             new_senders: self.senders.new,

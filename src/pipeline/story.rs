@@ -44,7 +44,10 @@ pub fn killed(incident: Option<&Incident>, figures: &Figures, certain: bool, lif
 
 fn unnamed(incident: &Incident) -> String {
     let said = incident.naming.as_ref().map(|naming| naming.sentence.clone());
-    said.or_else(|| incident.pull_failure.clone()).unwrap_or_else(|| "no profile came back in time".to_owned())
+    let before = || incident.before.as_ref().map(|it| format!("by this run; before it {}", it.verdict));
+    said.or_else(|| incident.pull_failure.clone())
+        .or_else(before)
+        .unwrap_or_else(|| "no profile came back in time".to_owned())
 }
 
 /// The app hangs: what was seen, and what to do, for nothing will end it soon.

@@ -8,6 +8,8 @@ use crate::snapshot::{CulpritView, EvidenceView, IncidentView, ProfileView, rfc3
 
 pub fn incident(incident: &Incident) -> IncidentView {
     let naming = incident.naming.as_ref();
+    let before = incident.before.as_deref();
+    let profiles = before.iter().flat_map(|it| it.profiles.clone()).chain(incident.profiles.iter().map(profile));
     IncidentView {
         id: incident.id.clone(),
         kind: incident.kind.label(),
@@ -16,9 +18,12 @@ pub fn incident(incident: &Incident) -> IncidentView {
         closed_at: incident.closed_at.map(rfc3339),
         state: incident.state.label(),
         verdict: incident.verdict.clone(),
-        culprits: naming.map_or_else(Vec::new, |it| it.culprits.iter().map(culprit).collect()),
+        culprits: match naming.filter(|it| before.is_none() || it.is_named()) {
+            Some(naming) => naming.culprits.iter().map(culprit).collect(),
+            None => before.map_or_else(Vec::new, |it| it.culprits.clone()),
+        },
         evidence: evidence(incident),
-        profiles: incident.profiles.iter().map(profile).collect(),
+        profiles: profiles.collect(),
     }
 }
 
@@ -41,7 +46,13 @@ fn evidence(incident: &Incident) -> Vec<EvidenceView> {
         let seen = naming.evidence.iter().map(|(kind, text)| EvidenceView { kind: kind.clone(), text: text.clone() });
         std::iter::once(sure).chain(seen).chain(remedy)
     });
-    rules.chain(naming).collect()
+    let mut all: Vec<EvidenceView> = rules.chain(naming).collect();
+    for old in incident.before.iter().flat_map(|it| &it.evidence) {
+        if all.iter().all(|new| new.kind != old.kind) {
+            all.push(old.clone());
+        }
+    }
+    all
 }
 
 fn culprit(culprit: &Culprit) -> CulpritView {

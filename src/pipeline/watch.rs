@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::chart::Chart;
+use super::saved::{SavedTarget, SavedWatch};
 use super::{Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
 use crate::detect::{self, Detector, Detectors, Outlook, Reading, State};
 use crate::snapshot::{DegradedView, MemoryView, StatsdPart, TargetView, WatchPart};
@@ -22,6 +23,12 @@ const NEAR: Duration = Duration::from_millis(250);
 const NEAR_TIME: Duration = Duration::from_secs(60);
 const NEAR_SHARE: f64 = 0.8;
 
+/// How often the state is published to the owner of its file.
+const SAVE: Duration = Duration::from_secs(5);
+
+/// Over how long the load is taken: clients send their buffers every few seconds.
+const LOAD_SECONDS: f64 = 10.0;
+
 /// The channels of the watch.
 #[derive(Debug)]
 pub struct Wires {
@@ -30,11 +37,13 @@ pub struct Wires {
     pub own: mpsc::Sender<Vec<OwnMetric>>,
     pub findings: mpsc::Sender<Finding>,
     pub runtime: watch::Receiver<Runtime>,
-    /// What the rollup heard: silence and new clients are signs.
+    /// The rollup's part of the snapshot: the app's samples are its load, silence and new clients are signs.
     pub statsd: watch::Receiver<Arc<StatsdPart>>,
     /// Other settings of the rules, after a reload.
     pub settings: watch::Receiver<detect::Settings>,
     pub part: watch::Sender<Arc<WatchPart>>,
+    /// What a restart must not cost, for the owner of the state file; `None` where there is no file.
+    pub saved: Option<watch::Sender<Arc<SavedWatch>>>,
 }
 
 /// The task's state; every field belongs to it alone.
@@ -54,6 +63,25 @@ pub struct Watch {
     killing: Option<Duration>,
     /// What the kernel had dropped at the reading before; it only grows while our sockets live.
     kernel_drops: u64,
+    load: Load,
+    /// When the state was published last.
+    saved_at: Duration,
+    /// `service` and `version` as set: with them, lives of an app teach one another, and no other app.
+    app: App,
+}
+
+/// What the app is called across its lives.
+#[derive(Clone, Debug, Default)]
+pub struct App {
+    pub service: String,
+    pub version: String,
+}
+
+impl App {
+    fn name(&self, target: &Target) -> String {
+        let service = if self.service.is_empty() { &target.name } else { &self.service };
+        if self.version.is_empty() { service.clone() } else { format!("{service} {}", self.version) }
+    }
 }
 
 impl Watch {
@@ -69,7 +97,16 @@ impl Watch {
             kills: None,
             killing: None,
             kernel_drops: 0,
+            load: Load::default(),
+            saved_at: Duration::ZERO,
+            app: App::default(),
         }
+    }
+
+    /// Whose lives they are that teach one another.
+    #[must_use]
+    pub fn of(self, app: App) -> Watch {
+        Watch { app, ..self }
     }
 
     /// Runs until the sampler has ended.
@@ -79,8 +116,20 @@ impl Watch {
                 self.detectors.set(self.wires.settings.borrow_and_update().clone());
             }
             let runtime = self.wires.runtime.borrow_and_update().clone();
+            let at = observation.reading.at;
             self.observe(observation, &runtime).await;
+            if at.saturating_sub(self.saved_at) >= SAVE {
+                self.saved_at = at;
+                self.save();
+            }
         }
+        self.save();
+    }
+
+    fn save(&self) {
+        let Some(saved) = &self.wires.saved else { return };
+        let target = self.target.as_ref().map(|it| SavedTarget { pid: it.pid, incarnation: it.incarnation });
+        saved.send_replace(Arc::new(SavedWatch { target, rules: self.detectors.save() }));
     }
 
     async fn observe(&mut self, mut seen: Observation, runtime: &Runtime) {
@@ -92,6 +141,7 @@ impl Watch {
         self.children(&seen, &mut own).await;
         seen.reading.goroutines = runtime.goroutines.filter(|_| self.target.is_some());
         seen.reading.live_heap_bytes = runtime.live_heap_bytes.filter(|_| self.target.is_some());
+        seen.reading.load = self.load.step(seen.reading.at, self.wires.statsd.borrow().app_samples);
         if self.target.is_some() {
             self.hear(&mut seen.reading, runtime);
             self.judge(&seen).await;
@@ -126,6 +176,7 @@ impl Watch {
                 let renamed = new.name != old.name;
                 self.target = Some(new.clone());
                 if renamed {
+                    self.detectors.renamed(&self.app.name(new));
                     let _closed = self.wires.findings.send(Finding::Renamed(new.clone())).await;
                 }
             }
@@ -142,6 +193,7 @@ impl Watch {
         }
         if self.killing.is_some_and(|since| seen.reading.at.saturating_sub(since) >= Duration::from_secs(1)) {
             self.killing = None;
+            self.detectors.killed();
             count(&telemetry::APP_OOM_KILLS, own);
             let _closed = self.wires.findings.send(Finding::ChildKilled).await;
         }
@@ -162,6 +214,9 @@ impl Watch {
         }
         (self.lost, self.kills, self.killing) = (true, None, None);
         if gone == Gone::OomKilled {
+            self.detectors.killed();
+        }
+        if gone == Gone::OomKilled {
             count(&telemetry::APP_OOM_KILLS, own);
         }
         let _closed = self.wires.findings.send(Finding::Vanished(gone)).await;
@@ -175,6 +230,7 @@ impl Watch {
         if self.target.take().is_some() {
             let _closed = self.wires.findings.send(Finding::Vanished(Gone::Ended)).await;
         }
+        self.detectors.watching(&self.app.name(&target));
         self.target = Some(target.clone());
         let _closed = self.wires.findings.send(Finding::Appeared(target)).await;
     }
@@ -229,6 +285,26 @@ impl Watch {
             readings: self.chart.points(),
         };
         self.wires.part.send_replace(Arc::new(part));
+    }
+}
+
+/// The app's samples a second, from a running total: over ten seconds, renewed after each ten. `None` while the stream carries
+/// none.
+#[derive(Debug, Default)]
+struct Load {
+    since: Option<(Duration, u64)>,
+    per_second: Option<f64>,
+}
+
+impl Load {
+    fn step(&mut self, at: Duration, total: u64) -> Option<f64> {
+        let (since, before) = *self.since.get_or_insert((at, total));
+        let seconds = at.saturating_sub(since).as_secs_f64();
+        if seconds >= LOAD_SECONDS {
+            self.per_second = (total > 0).then(|| total.saturating_sub(before) as f64 / seconds);
+            self.since = Some((at, total));
+        }
+        self.per_second
     }
 }
 

@@ -52,6 +52,9 @@ pub fn verdict(incident: &Incident, figures: &Figures) -> String {
     if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
         return format!("{app} leaks: {}{}", naming.sentence, outlook(incident, figures));
     }
+    if let Some(before) = &incident.before {
+        return before.verdict.clone();
+    }
     let mut text = format!("{app}: {}", growth(incident, figures));
     if let Some(naming) = &incident.naming {
         let _ = write!(text, "; {}", naming.sentence);

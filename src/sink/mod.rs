@@ -1,8 +1,8 @@
 //! What leaves: to Datadog's intake over HTTPS, to a Datadog Agent as DogStatsD, or nowhere; and the profile files.
 //!
 //! [`intake`] joins a client that knows HTTP and no queue with a dispatch that knows queues and no network. [`agent`] relays
-//! windows through one client for life. [`none`] counts and forgets. [`store`] keeps profiles, [`upload`] sends them. None of
-//! them imports another I/O folder; what comes in are the types of [`crate::pipeline`].
+//! windows through one client for life. [`none`] counts and forgets. [`store`] keeps profiles, [`upload`] sends them, [`state`] keeps
+//! what outlives a restart. None of them imports another I/O folder; what comes in are the types of [`crate::pipeline`].
 
 pub mod agent;
 mod agent_lines;
@@ -22,6 +22,7 @@ mod queue;
 mod random;
 pub mod reach;
 mod spool;
+pub mod state;
 pub mod store;
 mod store_dir;
 mod tunnel;

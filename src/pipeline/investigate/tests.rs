@@ -6,8 +6,10 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::detect::{Alert, AlertKind};
+use crate::pipeline::past::Past;
 use crate::pipeline::{Figures, PullReply, PullRequest, Pulled, StoreRequest, Upload};
 use crate::pprof::testing::{encode, goroutines, heap};
+use crate::snapshot::IncidentView;
 
 const MIB: i64 = 1 << 20;
 const BUFFER: &str = "github.com/DataDog/datadog-go/v5/statsd.newStatsdBuffer /m/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/buffer.go 26";
@@ -70,6 +72,7 @@ impl Rig {
             runtime,
             settings: changes,
             incidents,
+            past: Past::default(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(Investigation::new(settings, Identity::default(), || 1_000.0, wires).run());

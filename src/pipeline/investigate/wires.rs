@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::pipeline::past::Past;
 use crate::pipeline::plan::Settings;
 use crate::pipeline::words::Identity;
 use crate::pipeline::{Finding, Outgoing, OwnMetric, PullNow, PullRequest, Runtime, StoreRequest, Upload};
@@ -25,4 +26,6 @@ pub struct Wires {
     /// Other settings of the plan, and who we are, after a reload.
     pub settings: watch::Receiver<(Settings, Identity)>,
     pub incidents: watch::Sender<Arc<Vec<IncidentView>>>,
+    /// The stories of the sidecar before this one.
+    pub past: Past,
 }

@@ -40,7 +40,7 @@ fn naming() -> Naming {
 }
 
 fn ledger() -> Ledger {
-    let mut ledger = Ledger::new(Identity { service: "worker".into(), ..Identity::default() });
+    let mut ledger = Ledger::new(Identity { service: "worker".into(), ..Identity::default() }, Past::default());
     ledger.app = "worker".into();
     ledger.figures = Figures {
         memory_bytes: 200 << 20,

@@ -29,6 +29,8 @@ pub(super) struct Senders {
     /// What the last whole window said.
     pub(super) last: Counted,
     pub(super) drops: ReportedDrops,
+    /// Lines in which clients spoke of themselves, since the start: no work of the app's.
+    pub(super) telemetry: u64,
 }
 
 /// What one window said.
@@ -68,6 +70,7 @@ impl Senders {
             window: 0,
             last: Counted::default(),
             drops: ReportedDrops::default(),
+            telemetry: 0,
         }
     }
 
@@ -87,6 +90,7 @@ impl Senders {
     /// A line came: of interest only where a client speaks of itself.
     pub(super) fn line(&mut self, line: &[u8]) {
         if line.starts_with(CLIENT) {
+            self.telemetry += 1;
             self.report(line);
         }
     }

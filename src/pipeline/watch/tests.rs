@@ -23,16 +23,8 @@ impl Rig {
         let (_, runtime) = watch::channel(Runtime::default());
         let (part, part_in) = watch::channel(Arc::default());
         let settings = watch::channel(Settings::default()).1;
-        let wires = Wires {
-            observations,
-            pace,
-            own,
-            findings,
-            runtime,
-            statsd: watch::channel(Arc::default()).1,
-            settings,
-            part,
-        };
+        let statsd = watch::channel(Arc::default()).1;
+        let wires = Wires { observations, pace, own, findings, runtime, statsd, settings, part, saved: None };
         let watch = Watch::new(Detectors::new(Settings::default()), Duration::from_secs(1), || 1_000.0, wires);
         Rig { watch, findings: findings_in, own: own_in, pace: pace_in, part: part_in, second: 0 }
     }
@@ -203,4 +195,16 @@ async fn kernel_drops_are_told_by_difference() {
         rig.watch.observe(seen, &Runtime::default()).await;
     }
     assert_eq!(rig.counts(), [("oomwatch.dropped", 5.0), ("oomwatch.dropped", 7.0)]);
+}
+
+#[test]
+fn the_load_is_what_came_in_ten_seconds_and_unknown_before() {
+    let mut load = Load::default();
+    let at = Duration::from_secs;
+    assert_eq!(load.step(at(0), 0), None);
+    assert_eq!(load.step(at(12), 0), None, "the stream carries nothing");
+    assert_eq!(load.step(at(13), 50), None, "ten seconds are not over");
+    assert_eq!(load.step(at(22), 300), Some(30.0));
+    assert_eq!(load.step(at(31), 9_000), Some(30.0));
+    assert_eq!(load.step(at(32), 300), Some(0.0), "the stream has fallen silent");
 }

@@ -147,6 +147,26 @@ fn a_recorded_leak_is_told_a_minute_before_the_kill() {
     assert_eq!(alerts.last().map(|(_, _, severity, _)| severity.as_str()), Some("crit"));
 }
 
+/// Three starts that load 700 MiB of 1 GiB in eight minutes, each three hours after the other.
+#[test]
+fn what_one_life_of_a_file_held_is_known_ground_for_the_next() {
+    let mut text = String::new();
+    for (life, t) in (0..3).flat_map(|life| (0..10_800).step_by(5).map(move |t| (life, t))) {
+        let mib = 60.0 + 700.0 * (f64::from(t) / 480.0).min(1.0);
+        let bytes = (mib * 1_048_576.0) as u64;
+        text += &format!("{},{bytes},{bytes},1,1073741824,{life}\n", life * 10_800 + t);
+    }
+    let told = outcome_of(&text).expect("it is replayed");
+    let alarms: Vec<f64> = told
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').collect::<Vec<_>>())
+        .filter(|row| row[2] != "notice")
+        .map(|row| row[1].parse().expect("seconds"))
+        .collect();
+    assert!(!alarms.is_empty() && alarms.iter().all(|t| *t < 10_800.0), "{told}");
+}
+
 fn outcome_of(text: &str) -> Result<String, String> {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("trace.csv");

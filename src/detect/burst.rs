@@ -68,7 +68,9 @@ impl Burst {
             self.peak = self.peak.max(self.top);
             self.top = share;
         }
-        let burst = recent.climb().filter(|climb| is_burst(recent, share, climb, it));
+        // A run in which every reading is higher is a burst by itself: what a collector did in the seconds before is no part of it.
+        let runs = [recent.climb(), recent.sprint()].into_iter().flatten();
+        let burst = runs.into_iter().find(|climb| is_burst(recent, share, climb, it));
         let climb = burst.or_else(|| self.dash.sprint().filter(|climb| is_sprint(share, climb, it)));
         let climb = climb.filter(|climb| {
             share > self.peak + NEW_GROUND && share >= self.least_share(age, seconds_left(share, climb), it)

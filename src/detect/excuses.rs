@@ -84,6 +84,29 @@ fn a_single_profile_is_no_live_heap_that_stands_still() {
     assert_eq!(first_alarm(&once), first_alarm(&alone));
 }
 
+/// Stacks of goroutines are not on the live heap.
+#[test]
+fn a_live_heap_excuses_nothing_while_goroutines_pile_up() {
+    let look = |t: f64| Reading {
+        at: Duration::from_secs_f64(t),
+        incarnation: 1,
+        memory_bytes: Some((climb(t) * MIB) as u64),
+        limit_bytes: Some((LIMIT * MIB) as u64),
+        live_heap_bytes: pulled(t, |_| 120.0).map(|mib| (mib * MIB) as u64),
+        goroutines: Some(1_000 + (t - HOUR).max(0.0) as u64),
+        ..Reading::default()
+    };
+    let mut detectors = Detectors::new(Settings::default());
+    let changes = (0..6_600_u32).flat_map(|i| detectors.observe(&look(f64::from(i) * 3.0)));
+    let warned = changes.into_iter().find_map(|change| match change {
+        Change::Opened(it) | Change::Escalated(it) => {
+            (it.kind == AlertKind::MemoryGrowth && it.severity >= Severity::Warn).then_some(it.at.as_secs_f64())
+        }
+        Change::Cleared { .. } => None,
+    });
+    assert!(warned.is_some_and(|at| climb(at) < 0.83 * LIMIT), "{warned:?}");
+}
+
 /// The load doubles and doubles again over four hours, and memory goes with it.
 fn busier(t: f64) -> f64 {
     100.0 * (1.0 + 3.0 * ((t - HOUR) / (4.0 * HOUR)).clamp(0.0, 1.0)) + 4.0 * (t * 3.7).sin()

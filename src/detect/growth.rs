@@ -199,7 +199,10 @@ impl Growth {
         let notices = left <= self.settings.horizon_notice * trend.span;
         level.warns = if warns { level.warns + 1 } else { 0 };
         level.notices = if notices { level.notices + 1 } else { 0 };
-        let (warns, notices, rule) = (level.warns >= CLOSES, level.notices >= CLOSES, level.rule);
+        // Growth that feeds on itself has four quarters as its proof, each steeper than the last, and a minute more costs most there.
+        // On the scales of seconds a second look costs nothing.
+        let closes = if trend.gain > 0.0 && !fast { 1 } else { CLOSES };
+        let (warns, notices, rule) = (level.warns >= closes, level.notices >= CLOSES, level.rule);
         if let Some(told) = &mut self.told {
             told.grew_at = now.at;
         }

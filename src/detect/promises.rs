@@ -77,6 +77,19 @@ fn a_leak_from_the_first_second_is_critical_five_seconds_before_the_end() {
     }
 }
 
+/// A collector's steps before a burst are no part of it.
+#[test]
+fn a_burst_out_of_a_heap_that_moves_by_itself_is_told_seconds_earlier() {
+    let life = |t: f64| match t {
+        t if t < 90.0 => 174.0,
+        t if t < 94.0 => 190.0,
+        t => 190.0 + (t - 93.0) * 31.0,
+    };
+    let kill = 93.0 + (512.0 - 190.0) / 31.0;
+    let told = first(Severity::Crit, kill, 1.0, life);
+    assert!(told.is_some_and(|at| at <= kill - 5.0), "told at {told:?}, dead at {kill}");
+}
+
 /// A buffer that takes longer to fill looks like a leak of 100 MiB a second until it is full.
 #[test]
 fn what_is_filled_within_a_second_is_no_burst() {

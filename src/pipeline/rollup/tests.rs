@@ -200,6 +200,14 @@ async fn our_own_totals_go_through_the_windows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_clients_say_of_themselves_is_no_load() {
+    let bench = start(false, 16);
+    bench.send(&[("a:1|c\ndatadog.dogstatsd.client.metrics:1|c\nb:1:2|h", false)]).await;
+    let (_, part) = bench.end().await;
+    assert_eq!((part.samples, part.app_samples), (4, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_snapshot_is_renewed_each_second() {
     let mut bench = start(false, 16);
     bench.snapshot.mark_unchanged();

@@ -13,7 +13,7 @@ const UNSEEN: &str =
     "the sidecar was restarted, and the process that it watched has ended in between: how is not known";
 
 /// Rules by their name, as the evidence of an incident shows them, and what they are about.
-const RULES: [(&str, AlertKind); 12] = [
+const RULES: [(&str, AlertKind); 14] = [
     ("trend_3s", AlertKind::MemoryGrowth),
     ("trend_10s", AlertKind::MemoryGrowth),
     ("trend_60s", AlertKind::MemoryGrowth),
@@ -26,6 +26,8 @@ const RULES: [(&str, AlertKind); 12] = [
     ("goroutines", AlertKind::GoroutineLeak),
     ("threads", AlertKind::ThreadLeak),
     ("fds", AlertKind::FdLeak),
+    ("freeze", AlertKind::Freeze),
+    ("churn", AlertKind::ClientChurn),
 ];
 
 /// The stories of earlier runs, newest first; at most [`INCIDENTS`].

@@ -20,6 +20,8 @@ const YOUNG_SHARE: f64 = 0.5;
 const NEVER_QUIET_SHARE: f64 = 0.9;
 const LAST_CALL_SHARE: f64 = 0.8;
 const LAST_CALL_SECONDS: f64 = 6.0;
+/// A program that loads its data up to a soft memory limit does so in its first seconds: Go filled 0.85 of its limit in four.
+const LAST_CALL_AGE: Duration = Duration::from_secs(10);
 /// A sprint: at four readings a second, each higher than the one before for more than a second, and this many seconds left. Three
 /// seconds of proof, as a burst has, would be most of what is left; within a second a program fills a large buffer.
 const SPRINT_STEPS: usize = 4;
@@ -105,7 +107,7 @@ impl Burst {
         match (age < it.startup_grace, self.quiet) {
             (false, _) => 0.0,
             (true, true) => YOUNG_SHARE,
-            (true, false) if left <= LAST_CALL_SECONDS => LAST_CALL_SHARE,
+            (true, false) if left <= LAST_CALL_SECONDS && age >= LAST_CALL_AGE => LAST_CALL_SHARE,
             (true, false) => NEVER_QUIET_SHARE,
         }
     }

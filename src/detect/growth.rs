@@ -33,6 +33,8 @@ const RETELL: Duration = Duration::from_secs(3_600);
 /// On the fast scales, where a warning comes a minute ahead and not hours, lead is worth more than proof: memory is taken to
 /// stand this much nearer to its limit.
 const HASTE: f64 = 0.15;
+/// The later half of a steady rise is at least this much as fast as the earlier one.
+const STEADY: f64 = 0.9;
 /// Closes in a row that must agree.
 const CLOSES: u32 = 2;
 /// Above this share a standstill is no all-clear: a soft memory limit holds a leak flat until it cannot.
@@ -192,8 +194,12 @@ impl Growth {
         let left = trend.seconds_until(1.0);
         let fast = level.is_fast();
         let haste = if fast { HASTE } else { 0.0 };
-        let starting = now.age < self.settings.startup_grace && !self.burst.was_quiet();
-        let waits = if fast { starting } else { now.age < self.settings.startup_grace };
+        let quiet = self.burst.was_quiet();
+        let starting = now.age < self.settings.startup_grace && !quiet;
+        // A start without a quiet moment that loses pace: a JVM that touched its heap, 3 MiB/s up to its -Xmx, looked a minute from
+        // its end at 66 s and stood still at 90. A leak from the first second keeps its pace.
+        let loads = now.age < 2 * self.settings.startup_grace && !quiet && trend.pace < STEADY;
+        let waits = if fast { starting || loads } else { now.age < self.settings.startup_grace };
         let soon = left <= self.settings.warn_horizon.as_secs_f64();
         let warns = soon && left <= self.settings.horizon(trend.ceiling + haste) * trend.span && !waits;
         let notices = left <= self.settings.horizon_notice * trend.span;

@@ -41,6 +41,8 @@ pub(super) struct Trend {
     pub ceiling: f64,
     /// By what share the pace itself grows each second; zero unless growth feeds on itself.
     pub gain: f64,
+    /// The slope of the later half over that of the earlier one.
+    pub pace: f64,
 }
 
 impl Trend {
@@ -216,6 +218,7 @@ impl Scale {
             floor,
             ceiling: if gain > 0.0 { ceilings[n - 1] } else { floor.max(recent_peaks(ceilings)) },
             gain: gain / width,
+            pace: if first > 0.0 { second / first } else { f64::INFINITY },
         })
     }
 }

@@ -115,6 +115,8 @@ fn name(
         base: base.map(|it| it.1),
         now,
         goroutines,
+        leaked: None,
+        dump: None,
         rss_growth_bytes: base.map(|it| material.rss_bytes.saturating_sub(it.0.rss_bytes)),
         fds_growth: base.and_then(|it| Some(material.fds?.cast_signed() - it.0.fds?.cast_signed())),
         previous: material.previous.as_ref(),

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::names;
 use super::read::{Frame, Profile};
 
 /// One stack and how its values changed.
@@ -45,12 +46,15 @@ impl<'a> Delta<'a> {
         change.stack.iter().map(|index| self.frames[*index as usize])
     }
 
-    /// For each frame a number that frames of the same function share, as `written` says it.
+    /// For each frame a number that frames of the same function share, as `written` says it. A name without a package stands for
+    /// many functions (Rust's without full debug information, JavaScript's): there the file tells them apart.
     pub fn functions<'s, K: std::hash::Hash + Eq>(&'s self, written: impl Fn(&'s str) -> K) -> Vec<u32> {
         let mut numbers = HashMap::new();
         let mut number = |frame: &&'a Frame| {
             let next = u32::try_from(numbers.len()).expect("a profile has fewer than 2^31 frames");
-            *numbers.entry(written(&frame.function)).or_insert(next)
+            let is_bare = names::package(&frame.function).is_empty() && !frame.function.contains("::");
+            let file = if is_bare { &*frame.file } else { "" };
+            *numbers.entry((written(&frame.function), file)).or_insert(next)
         };
         self.frames.iter().map(&mut number).collect()
     }

@@ -119,7 +119,7 @@ pub(super) fn roles(kinds: &[Kind]) -> Option<Roles> {
 fn rows<'a>(delta: &Delta<'a>) -> Vec<Row<'a>> {
     let kinds: Vec<Kind> = delta.frames.iter().map(|frame| names::kind(frame)).collect();
     // Instances of one generic function are one function to the person who wrote it.
-    let functions = delta.functions(names::elide_types);
+    let functions = delta.functions(names::without_types);
     let mut by_pair: HashMap<(u32, Option<u32>), (Row, i64)> = HashMap::new();
     let mut of_stack = Vec::new();
     for (at, change) in delta.changes.iter().enumerate() {

@@ -1,11 +1,12 @@
-//! Whose code a frame is, and how people say its name. Knows Go's naming and a little of Rust's and Node's; reads no
-//! files.
+//! Whose code a frame is, and how people say its name. Knows Go's naming; Rust's stands in [`super::rust`], Node's in
+//! [`super::language`]. Reads no files.
 //!
 //! The surprising fact: with `-trimpath` the app's own `worker/job.go` looks just like the standard library's `net/http/server.go`, so
 //! "first part without a dot" is not enough to tell them apart and the list of std's top folders decides.
 
 use super::language::{is_rust, javascript_kind};
 use super::read::Frame;
+use super::rust;
 
 /// Longest name that leaves this folder, in characters; generic instantiations can run to kilobytes.
 pub const MAX_NAME: usize = 300;
@@ -83,7 +84,10 @@ pub fn kind(frame: &Frame) -> Kind {
         return kind;
     }
     if is_rust(frame) {
-        return rust_kind(function, file);
+        return rust::kind(function, file);
+    }
+    if rust::is_c_runtime(function, file) {
+        return Kind::Runtime;
     }
     let package = package(function);
     if is_std(package, file) {
@@ -128,19 +132,6 @@ fn is_runtime(package: &str) -> bool {
         || package.starts_with("internal/runtime/")
 }
 
-fn rust_kind(function: &str, file: &str) -> Kind {
-    let name = function.trim_start_matches('<');
-    if ["std::", "core::", "alloc::", "__rust", "rust_begin"].iter().any(|it| name.starts_with(it))
-        || file.contains("/rustc/")
-    {
-        Kind::Std
-    } else if file.contains("/.cargo/") || file.contains("/cargo/registry/") || file.contains("/vendor/") {
-        Kind::Dependency
-    } else {
-        Kind::App
-    }
-}
-
 /// `github.com/DataDog/datadog-go/v5/statsd` of `github.com/DataDog/datadog-go/v5/statsd.(*Client).watch`; empty for a C symbol.
 pub fn package(function: &str) -> &str {
     let plain = before_types(function);
@@ -156,7 +147,7 @@ fn before_types(function: &str) -> &str {
 /// The name as people say it: `statsd.newStatsdBuffer`, `worker.(*Job).Run`, `main.Grow[...]`.
 pub fn short(function: &str) -> String {
     if function.contains("::") {
-        return clean(function);
+        return rust::short(function);
     }
     let package = package(function);
     let rest = &function[package.len()..];
@@ -174,8 +165,20 @@ fn is_major_version(part: &str) -> bool {
     part.strip_prefix('v').is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// What instances of one generic function share.
+pub(super) fn without_types(function: &str) -> String {
+    if function.contains("::") { rust::without_types(function) } else { elide_types(function) }
+}
+
+/// A location without symbols, as [`super::read`] names it: nobody can be told by it.
+pub(super) fn is_address(function: &str) -> bool {
+    function
+        .strip_prefix("0x")
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_hexdigit()))
+}
+
 /// Type arguments become `[...]`, as the runtime itself prints them.
-pub(super) fn elide_types(name: &str) -> String {
+fn elide_types(name: &str) -> String {
     let (mut out, mut depth) = (String::with_capacity(name.len()), 0_usize);
     for c in name.chars() {
         match c {
@@ -215,8 +218,12 @@ pub fn base_name(file: &str) -> String {
     clean(file.rsplit(['/', '\\']).next().unwrap_or_default())
 }
 
-/// `github.com/DataDog/datadog-go/v5@v5.9.1` of a file in the module cache or of a `-trimpath` build.
+/// `github.com/DataDog/datadog-go/v5@v5.9.1` of a file in the module cache or of a `-trimpath` build, `tokio@1.40.0` of one in
+/// cargo's registry.
 pub fn module(file: &str) -> Option<String> {
+    if let Some(package) = rust::package(file) {
+        return Some(package);
+    }
     let at = file.match_indices("@v").find(|(at, _)| file[at + 2..].starts_with(|c: char| c.is_ascii_digit()))?.0;
     let start = file[..at].rfind("/pkg/mod/").map_or_else(|| first_domain(&file[..at]), |it| it + "/pkg/mod/".len());
     let end = file[at..].find('/').map_or(file.len(), |it| at + it);
@@ -299,7 +306,8 @@ mod tests {
             ("worker/jobs.(*Job).Run", "worker/jobs/job.go", App),
             ("example.com/shop/worker.(*Job).Run", "example.com/shop/worker/job.go", App),
             ("log/mine.Keep", "/home/me/log/mine/keep.go", App),
-            ("je_malloc", "", Dependency),
+            ("je_malloc", "", Runtime),
+            ("leveldb_put", "", Dependency),
             ("<alloc::vec::Vec<T> as Clone>::clone", "/rustc/abc/library/alloc/src/vec/mod.rs", Std),
             ("tokio::runtime::spawn", "/home/me/.cargo/registry/src/x/tokio-1.0/src/a.rs", Dependency),
             ("shop::cart::grow", "src/cart.rs", App),

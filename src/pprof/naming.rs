@@ -4,13 +4,18 @@
 //! does not: the function that leaks holds most of the healthy heap too, so without a baseline nobody is named. Bytes of a
 //! profile are never set against RSS or a limit, because pages that nothing touched count in one and not in the other.
 
-use super::class::{self, Class};
+use super::blocked;
+use super::class::Class;
 use super::diff::{Growth, Row};
+use super::dump::Dump;
 use super::goroutines::{Group, Groups};
+use super::language::{Language, language};
+use super::mistakes;
 use super::names;
 use super::read::Profile;
-use super::remedy;
-use super::words::{bytes, none_stands_out, percent, sentence, signed, time, units_of};
+use super::words::{bytes, none_stands_out, percent, sentence, time};
+
+mod evidence;
 
 /// Go's sampling period when the profile does not tell, in bytes (`runtime.MemProfileRate`).
 const DEFAULT_PERIOD: i64 = 512 << 10;
@@ -84,6 +89,10 @@ pub struct Input<'a> {
     pub now: &'a Profile,
     /// Goroutines of (base, now), if they were pulled.
     pub goroutines: Option<(Option<&'a Profile>, &'a Profile)>,
+    /// Go's `goroutineleak` of now: those that can never go on.
+    pub leaked: Option<&'a Profile>,
+    /// A full dump of now.
+    pub dump: Option<&'a Dump>,
     /// How much RSS grew between the two.
     pub rss_growth_bytes: Option<u64>,
     /// How many more descriptors are open.
@@ -97,7 +106,17 @@ pub struct Input<'a> {
 impl<'a> Input<'a> {
     /// Two heaps and the time between them, with nothing known beside.
     pub fn of_heaps(base: Option<&'a Profile>, now: &'a Profile, seconds: f64) -> Self {
-        Input { base, now, goroutines: None, rss_growth_bytes: None, fds_growth: None, previous: None, seconds }
+        Input {
+            base,
+            now,
+            goroutines: None,
+            leaked: None,
+            dump: None,
+            rss_growth_bytes: None,
+            fds_growth: None,
+            previous: None,
+            seconds,
+        }
     }
 }
 
@@ -111,9 +130,10 @@ impl Naming {
 /// Names the leak, or says why it cannot.
 pub fn name(input: &Input) -> Naming {
     let groups = input.goroutines.map(|(base, now)| Groups::between(base, now));
-    let case = Case { input, growth: Growth::between(input.base, input.now), groups };
+    let language = language(&input.now.frames);
+    let case = Case { input, growth: Growth::between(input.base, input.now), groups, language };
     let mut naming = case.judge();
-    naming.evidence.extend(naming.class.words().map(|words| ("class".to_owned(), words.to_owned())));
+    naming.evidence.extend(naming.class.words(language).map(|words| ("class".to_owned(), words.to_owned())));
     naming.evidence.extend(case.evidence());
     naming
 }
@@ -123,10 +143,14 @@ struct Case<'a> {
     input: &'a Input<'a>,
     growth: Growth<'a>,
     groups: Option<Groups<'a>>,
+    language: Language,
 }
 
 impl<'a> Case<'a> {
     fn judge(&self) -> Naming {
+        if self.has_no_symbols() {
+            return unknown(evidence::NO_SYMBOLS.into());
+        }
         let Some(base) = self.input.base else { return self.without_base() };
         let (heap, goroutines) = (self.heap_leak(), self.goroutine_leak());
         let stacks =
@@ -185,14 +209,14 @@ impl<'a> Case<'a> {
 
     /// What the row's code is known for; else what the goroutines are that pile up beside it.
     fn remedy_of(&self, row: &Row) -> Option<&'static str> {
-        let beside = || self.piled_up()?.iter().find_map(remedy::of_library);
-        remedy::of_heap(self.growth.stack(row)).or_else(beside)
+        let beside = || self.piled_up()?.iter().find_map(mistakes::of_library);
+        mistakes::of_heap(self.growth.stack(row)).or_else(beside)
     }
 
     fn class_of(&self, row: &Row) -> Class {
         match self.piled_up() {
-            Some(groups) => class::of_goroutines(groups, self.input.fds_growth),
-            None if class::makes_a_handle(self.growth.stack(row)) => Class::UnclosedHandle,
+            Some(groups) => mistakes::of_goroutines(groups, self.input.fds_growth),
+            None if mistakes::makes_a_handle(self.growth.stack(row)) => Class::UnclosedHandle,
             None => Class::HeapLeak,
         }
     }
@@ -214,7 +238,7 @@ impl<'a> Case<'a> {
         let agrees =
             self.input.previous.is_some_and(|it| it.is_named() && it.culprits[0].function == culprits[0].function);
         let confidence = match share {
-            _ if share >= SURE && agrees => Confidence::High,
+            _ if share >= SURE && (agrees || self.is_blocked_for_good(lockstep)) => Confidence::High,
             _ if share >= STANDS_OUT => Confidence::Medium,
             _ => return None,
         };
@@ -225,8 +249,18 @@ impl<'a> Case<'a> {
             percent(share),
             time(self.input.seconds)
         );
-        let (class, remedy) = (class::of_goroutines(lockstep, self.input.fds_growth), remedy::of_goroutine(first));
+        let (class, remedy) = (mistakes::of_goroutines(lockstep, self.input.fds_growth), mistakes::of_goroutine(first));
         Some(Naming { confidence, class, sentence, culprits, evidence: Vec::new(), remedy })
+    }
+
+    fn is_blocked_for_good(&self, groups: &[Group]) -> bool {
+        self.input.leaked.is_some_and(|leaked| blocked::confirms(leaked, groups))
+    }
+
+    /// What grew most is an address: a stripped program, or a profile that was not symbolised.
+    fn has_no_symbols(&self) -> bool {
+        let most = self.growth.rows.first().filter(|row| row.bytes >= self.floor());
+        most.is_some_and(|row| names::is_address(&row.leaf.function))
     }
 
     /// Nobody is named, and why.
@@ -239,57 +273,6 @@ impl<'a> Case<'a> {
     /// The two profiles are of one collection, so the second says nothing of what came after.
     fn is_untold(&self, base: &Profile) -> bool {
         self.growth.is_nothing() && same_allocations(base, self.input.now)
-    }
-
-    fn why_not(&self, base: &Profile) -> String {
-        if is_empty(self.input.now) {
-            return "not nameable: the heap profile is empty; does the app sample memory (runtime.MemProfileRate)?"
-                .into();
-        }
-        if self.is_untold(base) {
-            return "not nameable yet: no garbage collection between the two profiles".into();
-        }
-        let (net, floor) = (self.growth.net_bytes, bytes(self.floor()));
-        if net >= self.floor() || self.is_outside_heap(10) {
-            return "not nameable: most of the growth is outside the Go heap".into();
-        }
-        if net <= 0 {
-            return format!("not nameable yet: the heap did not grow ({}; {floor} of growth needed)", signed(net));
-        }
-        format!("not nameable yet: too little growth ({}; {floor} needed)", bytes(net))
-    }
-
-    fn evidence(&self) -> Vec<(String, String)> {
-        let mut all = Vec::new();
-        let mut say = |kind: &str, words: String| all.push((kind.to_owned(), words));
-        if let Some(groups) = &self.groups {
-            let compared = self.input.goroutines.is_some_and(|(base, _)| base.is_some());
-            say("goroutines", groups.words(compared).unwrap_or_else(|| "goroutines do not pile up".into()));
-        }
-        if self.input.base.is_none() {
-            return all;
-        }
-        if let Some(top) = self.growth.rows.first().filter(|row| row.bytes >= self.floor()) {
-            if let Some(units) = self.lockstep_of(top).and_then(|groups| groups.first()).map(|group| group.grew) {
-                say("unit", units_of(units, top.bytes / units, self.input.seconds));
-            }
-            if let Some(path) = self.path(top) {
-                say("path", path);
-            }
-            if let Some(module) = names::module(&top.leaf.file) {
-                say("module", module);
-            }
-            if self.agrees(top) {
-                say("agreement", "an earlier difference named the same function".into());
-            }
-        }
-        if let Some(last) = self.growth.rows.last().filter(|row| row.bytes <= -self.floor()) {
-            say("shrank", format!("`{}` {}", names::short(&last.leaf.function), signed(last.bytes)));
-        }
-        if self.is_outside_heap(3) {
-            say("memory", "most of the growth is outside the Go heap".into());
-        }
-        all
     }
 
     /// The lockstep groups, when they run code of a package that stands in the row's stack between leaf and owner.
@@ -305,16 +288,6 @@ impl<'a> Case<'a> {
         let related =
             |group: &Group| group.leaf().is_some_and(|leaf| packages.contains(&names::package(&leaf.function)));
         (!lockstep.is_empty() && lockstep.iter().any(related)).then_some(lockstep)
-    }
-
-    /// The app's own frames from the owner outwards: "`cache.Fill` ← `main.handleJob` ← `main.main`".
-    fn path(&self, row: &Row) -> Option<String> {
-        let app = self.growth.stack(row).filter(|frame| names::kind(frame) == names::Kind::App);
-        let mut frames: Vec<String> =
-            app.take(64).map(|frame| format!("`{}`", names::short(&frame.function))).collect();
-        frames.dedup();
-        frames.truncate(5);
-        (frames.len() > 1).then(|| frames.join(" ← "))
     }
 
     fn agrees(&self, row: &Row) -> bool {

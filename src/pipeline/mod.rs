@@ -34,7 +34,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub use profiles::{
-    NewProfile, Pin, ProfileKind, PullFailed, PullNow, PullReply, PullRequest, Pulled, StoreRequest, StoredProfile,
+    Index, NewProfile, Pin, ProfileKind, PullFailed, PullNow, PullReply, PullRequest, Pulled, StoreRequest,
+    StoredProfile,
 };
 pub use rollup::Rollup;
 pub use upload::Upload;

@@ -388,6 +388,8 @@ fn mutated_profiles_are_read_or_refused_and_named_without_a_panic() {
             base: Some(&base),
             now: &now,
             goroutines,
+            leaked: Some(&now),
+            dump: None,
             rss_growth_bytes: Some(1),
             fds_growth: None,
             previous: None,

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::{bind, settings, summary};
 use crate::config::{ByteSize, Config, Output};
-use crate::pipeline::{ProfileKind, PullReply, PullRequest, Pulled, StopTime};
+use crate::pipeline::{Index, ProfileKind, PullReply, PullRequest, Pulled, StopTime};
 use crate::sink::{intake::Intake, reach};
 use crate::source::puller::Puller;
 use crate::source::sampler::Looker;
@@ -110,7 +110,7 @@ async fn pprof(config: &Config) -> (Finding, Option<u16>) {
     task.spawn(async move { puller.run(&mut asked).await });
     let _ = ask.send(PullRequest { kind: ProfileKind::Index, reply }).await;
     let finding = match answer.await {
-        Ok(PullReply { outcome: Ok(Pulled::Index { goroutines: Some(count) }), .. }) => {
+        Ok(PullReply { outcome: Ok(Pulled::Index(Index { goroutines: Some(count), .. })), .. }) => {
             Finding::ok(what, format!("{url} answers: {count} goroutines"))
         }
         Ok(PullReply { outcome: Ok(_), .. }) => {

@@ -184,6 +184,7 @@ pub(super) fn plan(config: &Config) -> plan::Settings {
         baseline_after: config.profile.baseline_after,
         cooldown: config.profile.cooldown,
         max_per_hour: config.profile.max_per_hour,
+        debug2: config.profile.debug2,
     }
 }
 

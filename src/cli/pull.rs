@@ -17,6 +17,8 @@ pub enum Kind {
     HeapGc,
     /// Every goroutine by its stack.
     Goroutine,
+    /// Goroutines that can never go on, where the app serves them.
+    Goroutineleak,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -68,12 +70,13 @@ fn pull(settings: &Settings, kind: Kind) -> Result<bytes::Bytes, String> {
         Kind::Heap => ProfileKind::Heap,
         Kind::HeapGc => ProfileKind::HeapAfterGc,
         Kind::Goroutine => ProfileKind::Goroutine,
+        Kind::Goroutineleak => ProfileKind::GoroutineLeak,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("start a runtime: {error}"))?;
     match runtime.block_on(puller.pull(kind)).map_err(|failed| failed.words)? {
         Pulled::Profile(bytes) => Ok(bytes),
-        Pulled::Index { .. } => Err("the endpoint gave its index page".to_owned()),
+        Pulled::Index(_) | Pulled::Dump(_) => Err("the endpoint gave its index page".to_owned()),
     }
 }
 
@@ -93,6 +96,7 @@ fn write_new(kind: Kind, profile: &[u8], out: &mut dyn Write) -> Result<(), Stri
         Kind::Heap => "heap.pb.gz",
         Kind::HeapGc => "heap-gc.pb.gz",
         Kind::Goroutine => "goroutine.pb.gz",
+        Kind::Goroutineleak => "goroutineleak.pb.gz",
     };
     let file = OpenOptions::new().write(true).create_new(true).open(name);
     file.and_then(|mut file| file.write_all(profile)).map_err(|error| match error.kind() {

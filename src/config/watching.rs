@@ -67,7 +67,9 @@ section! {
         cooldown: Duration = r#""60s""#,
         /// The most rounds of pulls in an hour; baselines do not count.
         max_per_hour: u32 = "6",
-        /// Pulls full goroutine dumps too. They hold the arguments of functions, so leave it off where those are secret.
+        /// Asks for a full goroutine dump (debug=2) at the end of a critical round, to tell who started the goroutines that pile up:
+        /// below 2,000 goroutines and with more than 64 MiB left to the limit only, because it stops the app. The arguments of
+        /// functions that stand in it are cut off as it is read; it is neither kept nor uploaded.
         debug2: bool = "false",
         /// Folder for pulled profiles, on disk and not memory-backed; "" keeps them in memory, where they end with the pod.
         dir: Option<PathBuf> = r#""""#,

@@ -1,13 +1,14 @@
 //! Profiles as pulled become a naming: read, compare with the baselines, say who. Runs on a blocking thread, because gunzip and
 //! merge of a large profile take tens of milliseconds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::incident::KeptProfile;
 use crate::pprof::naming::{self, Input};
-use crate::pprof::{Naming, Profile, read};
+use crate::pprof::{Dump, Naming, Profile, read};
 
 /// Healthy heaps kept to compare with; beyond that the most crowded in time goes.
 const BASELINES: usize = 8;
@@ -67,6 +68,9 @@ pub struct Material {
     pub baselines: Baselines,
     pub heap: Bytes,
     pub goroutines: Option<Bytes>,
+    /// Go's `goroutineleak` of the same round.
+    pub leaked: Option<Bytes>,
+    pub dump: Option<Arc<Dump>>,
     pub previous: Option<Naming>,
     /// When the heap was taken, on the clock of [`Baseline::at`].
     pub at: Duration,
@@ -92,31 +96,36 @@ pub fn compare(material: &Material) -> Result<Compared, String> {
     let read = |bytes: &Option<Bytes>| bytes.as_ref().and_then(|bytes| read::read(bytes, read::MAX_INFLATED).ok());
     let (before, after) = (read(&material.baselines.goroutines), read(&material.goroutines));
     let goroutines = after.as_ref().map(|after| (before.as_ref(), after));
+    let leaked = read(&material.leaked);
+    let beside = Beside { goroutines, leaked: leaked.as_ref() };
     let mut latest = None;
     for baseline in material.baselines.heaps.iter().rev() {
         let Ok(base) = read_heap(&baseline.bytes) else { continue };
-        let naming = name(material, Some((baseline, &base)), &now, goroutines);
+        let naming = name(material, Some((baseline, &base)), &now, beside);
         let compared = Compared { naming, against: baseline.kept.clone() };
         if compared.naming.is_named() {
             return Ok(compared);
         }
         latest = Some(compared);
     }
-    Ok(latest.unwrap_or_else(|| Compared { naming: name(material, None, &now, goroutines), against: None }))
+    Ok(latest.unwrap_or_else(|| Compared { naming: name(material, None, &now, beside), against: None }))
 }
 
-fn name(
-    material: &Material,
-    base: Option<(&Baseline, &Profile)>,
-    now: &Profile,
-    goroutines: Option<(Option<&Profile>, &Profile)>,
-) -> Naming {
+/// Profiles of goroutines beside the heaps.
+#[derive(Clone, Copy)]
+struct Beside<'a> {
+    /// Of the healthy app, and of now.
+    goroutines: Option<(Option<&'a Profile>, &'a Profile)>,
+    leaked: Option<&'a Profile>,
+}
+
+fn name(material: &Material, base: Option<(&Baseline, &Profile)>, now: &Profile, beside: Beside) -> Naming {
     naming::name(&Input {
         base: base.map(|it| it.1),
         now,
-        goroutines,
-        leaked: None,
-        dump: None,
+        goroutines: beside.goroutines,
+        leaked: beside.leaked,
+        dump: material.dump.as_deref(),
         rss_growth_bytes: base.map(|it| material.rss_bytes.saturating_sub(it.0.rss_bytes)),
         fds_growth: base.and_then(|it| Some(material.fds?.cast_signed() - it.0.fds?.cast_signed())),
         previous: material.previous.as_ref(),

@@ -1,6 +1,7 @@
 //! One step of the plan on its way: pull, keep, read, compare. An errand owns all it needs, so that it can be dropped at any
 //! point: when the app is gone, what it was pulling is gone too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -8,23 +9,67 @@ use tracing::warn;
 
 use super::compare::{self, Baselines, Compared, Material};
 use super::incident::KeptProfile;
-use super::plan::{Purpose, Step};
-use super::{NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, WallClock};
-use crate::pprof::Naming;
+use super::ledger::Ledger;
+use super::plan::{Now, Purpose, Step};
+use super::{Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, WallClock};
+use crate::pprof::{Dump, Naming, dump};
 
 /// How a step ended.
 pub(super) struct Done {
     pub step: Step,
     pub took: Duration,
-    /// What was pulled; of an index page the count.
+    /// What was pulled.
     pub outcome: Result<Yield, PullFailed>,
     pub kept: Option<KeptProfile>,
     pub naming: Option<Result<Compared, String>>,
 }
 
 pub(super) enum Yield {
-    Count(Option<u64>),
+    Index(Index),
+    Dump(Arc<Dump>),
     Profile { bytes: bytes::Bytes, live_heap: Option<u64> },
+}
+
+/// What the round under way has brought so far, for its later steps to be named with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Round {
+    /// The latest heap and when it came.
+    pub heap: Option<(Duration, bytes::Bytes)>,
+    pub goroutines: Option<bytes::Bytes>,
+    pub leaked: Option<bytes::Bytes>,
+    /// What was said before it began: a name that agrees is surer, and one of the same heap would only agree with itself.
+    pub previous: Option<Naming>,
+}
+
+impl Round {
+    pub fn begun(ledger: &Ledger) -> Round {
+        Round { previous: ledger.open.as_ref().and_then(|it| it.naming.clone()), ..Round::default() }
+    }
+
+    pub fn take(&mut self, kind: ProfileKind, at: Duration, bytes: bytes::Bytes) {
+        match kind {
+            ProfileKind::Heap | ProfileKind::HeapAfterGc => self.heap = Some((at, bytes)),
+            ProfileKind::Goroutine => self.goroutines = Some(bytes),
+            ProfileKind::GoroutineLeak => self.leaked = Some(bytes),
+            ProfileKind::GoroutineDump | ProfileKind::Index => (),
+        }
+    }
+}
+
+/// What decides over a step.
+pub(super) fn known(ledger: &Ledger, index: Index) -> Now<'_> {
+    Now { figures: &ledger.figures, index, severity: ledger.open.as_ref().map(|it| it.severity) }
+}
+
+/// A step under way.
+pub(super) type Work = std::pin::Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// Waits for ever where there is none.
+pub(super) async fn finish(work: &mut Option<Work>) -> Done {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// One step on its way: pull, keep, compare. Owns all it needs, so that it can be dropped at any point.
@@ -38,8 +83,7 @@ pub(super) struct Errand {
     pub clock: WallClock,
     pub at: Duration,
     pub baselines: Baselines,
-    pub round_heap: Option<(Duration, bytes::Bytes)>,
-    pub previous: Option<Naming>,
+    pub round: Round,
     pub rss_bytes: u64,
     pub fds: Option<u64>,
 }
@@ -50,10 +94,11 @@ impl Errand {
         let reply = self.pull().await;
         let bytes = match reply.outcome {
             Err(failed) => return Done { step, took: reply.took, outcome: Err(failed), kept: None, naming: None },
-            Ok(Pulled::Index { goroutines }) => {
-                let outcome = Ok(Yield::Count(goroutines));
+            Ok(Pulled::Index(index)) => {
+                let outcome = Ok(Yield::Index(index));
                 return Done { step, took: reply.took, outcome, kept: None, naming: None };
             }
+            Ok(Pulled::Dump(text)) => return self.read_dump(text, reply.took).await,
             Ok(Pulled::Profile(bytes)) => bytes,
         };
         let kept = self.keep(&bytes).await;
@@ -93,6 +138,21 @@ impl Errand {
         }
     }
 
+    /// Reads a dump and names with it; the text ends here.
+    async fn read_dump(self, text: bytes::Bytes, took: Duration) -> Done {
+        let step = self.step;
+        let work = move || {
+            let dump = Arc::new(dump::read(&text));
+            let material = self.material(Latest::Dump(dump.clone()));
+            (dump, material.map(|material| compare::compare(&material)))
+        };
+        let broken = |_| PullFailed { reason: "not_a_profile", words: "the dump broke its reader".to_owned() };
+        match tokio::task::spawn_blocking(work).await.map_err(broken) {
+            Ok((dump, naming)) => Done { step, took, outcome: Ok(Yield::Dump(dump)), kept: None, naming },
+            Err(failed) => Done { step, took, outcome: Err(failed), kept: None, naming: None },
+        }
+    }
+
     fn pin(&self) -> Pin {
         match (&self.step.purpose, &self.incident) {
             (Purpose::FirstSight | Purpose::Baseline, _) => Pin::Baseline,
@@ -104,24 +164,33 @@ impl Errand {
     /// Reads and compares on a blocking thread.
     async fn read(self, bytes: bytes::Bytes) -> (Option<Result<u64, String>>, Option<Result<Compared, String>>) {
         let work = move || {
-            let is_heap = self.step.kind != ProfileKind::Goroutine;
+            let is_heap = self.step.kind.is_heap();
             let live = is_heap.then(|| compare::live_heap(&bytes));
             let readable = !matches!(live, Some(Err(_)));
-            let naming = (self.step.purpose == Purpose::Evidence && readable).then(|| self.material(bytes)).flatten();
+            let naming = (self.step.purpose == Purpose::Evidence && readable)
+                .then(|| self.material(Latest::Profile(bytes)))
+                .flatten();
             (live, naming.map(|material| compare::compare(&material)))
         };
         tokio::task::spawn_blocking(work).await.unwrap_or((Some(Err("the profile broke its reader".to_owned())), None))
     }
 
-    fn material(self, bytes: bytes::Bytes) -> Option<Material> {
-        let (at, heap, goroutines) = match self.step.kind {
-            ProfileKind::Goroutine => {
-                let (at, heap) = self.round_heap?;
-                (at, heap, Some(bytes))
-            }
-            _ => (self.at, bytes, None),
-        };
-        let Errand { baselines, previous, rss_bytes, fds, .. } = self;
-        Some(Material { baselines, heap, goroutines, previous, at, rss_bytes, fds })
+    fn material(self, latest: Latest) -> Option<Material> {
+        let Errand { baselines, rss_bytes, fds, round, .. } = self;
+        let (mut heap, mut goroutines, mut leaked, mut dump) = (round.heap, round.goroutines, round.leaked, None);
+        match (latest, self.step.kind) {
+            (Latest::Dump(read), _) => dump = Some(read),
+            (Latest::Profile(bytes), ProfileKind::Goroutine) => goroutines = Some(bytes),
+            (Latest::Profile(bytes), ProfileKind::GoroutineLeak) => leaked = Some(bytes),
+            (Latest::Profile(bytes), _) => heap = Some((self.at, bytes)),
+        }
+        let (at, heap) = heap?;
+        Some(Material { baselines, heap, goroutines, leaked, dump, previous: round.previous, at, rss_bytes, fds })
     }
+}
+
+/// What the step at hand brought.
+enum Latest {
+    Profile(bytes::Bytes),
+    Dump(Arc<Dump>),
 }

@@ -6,8 +6,6 @@
 
 mod wires;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use super::compare::{Baseline, Baselines, Compared};
-use super::errand::{Done, Errand, Yield};
+use super::errand::{Done, Errand, Round, Work, Yield, finish, known};
 use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
 use super::plan::{Cause, Plan, Purpose, Settings, Step, Wish};
@@ -23,7 +21,7 @@ use super::pulls::Pulls;
 use super::upload::{self, Outbox};
 use super::words::{self, Identity};
 use super::{
-    Degraded, Finding, Gone, Outgoing, OwnMetric, ProfileKind, PullFailed, PullNow, Runtime, Target, WallClock,
+    Degraded, Finding, Gone, Index, Outgoing, OwnMetric, ProfileKind, PullFailed, PullNow, Runtime, Target, WallClock,
 };
 use crate::detect::{Alert, AlertKind, Change, Severity};
 use crate::pprof::Confidence;
@@ -41,8 +39,10 @@ pub struct Investigation {
     target: Option<Target>,
     baselines: Baselines,
     runtime: Runtime,
-    /// The heap of the round under way, for the goroutine step to be named with; replaced by each evidence heap.
-    round_heap: Option<(Duration, bytes::Bytes)>,
+    /// What the app's index page told last.
+    index: Index,
+    /// Belongs to the round under way; replaced when the next begins.
+    round: Round,
     /// Profiles of the round under way that are to be uploaded.
     outbox: Outbox,
     pulls: Pulls,
@@ -55,8 +55,6 @@ impl std::fmt::Debug for Investigation {
         f.debug_struct("Investigation").field("target", &self.target).field("plan", &self.plan).finish_non_exhaustive()
     }
 }
-
-type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 impl Investigation {
     pub fn new(settings: Settings, who: Identity, clock: WallClock, mut wires: Wires) -> Investigation {
@@ -73,7 +71,8 @@ impl Investigation {
             target: None,
             baselines: Baselines::default(),
             runtime: Runtime::default(),
-            round_heap: None,
+            index: Index::default(),
+            round: Round::default(),
             work: None,
         }
     }
@@ -132,7 +131,8 @@ impl Investigation {
         self.renamed(target);
         self.baselines = Baselines::default();
         self.runtime = Runtime::default();
-        self.round_heap = None;
+        self.index = Index::default();
+        self.round = Round::default();
         self.outbox.appeared();
         self.abandon();
         self.plan.appeared(self.now());
@@ -209,7 +209,8 @@ impl Investigation {
             return;
         }
         let now = self.now();
-        let next = self.plan.next(now, &self.ledger.figures, self.runtime.goroutines);
+        let known = known(&self.ledger, self.index);
+        let next = self.plan.next(now, known);
         if next.is_none_or(|step| step.purpose != Purpose::Evidence) {
             self.outbox.close();
         }
@@ -219,6 +220,9 @@ impl Investigation {
             Purpose::Baseline => "baseline",
             Purpose::Evidence | Purpose::Count => self.ledger.open.as_ref().map_or("by_hand", |it| it.kind.label()),
         };
+        if step.purpose == Purpose::Evidence && step.kind == ProfileKind::Heap {
+            self.round = Round::begun(&self.ledger);
+        }
         self.pulls.begun(step.kind);
         let errand = Errand {
             step,
@@ -229,8 +233,7 @@ impl Investigation {
             clock: self.clock,
             at: now,
             baselines: self.baselines.clone(),
-            round_heap: self.round_heap.clone(),
-            previous: self.ledger.open.as_ref().and_then(|it| it.naming.clone()),
+            round: self.round.clone(),
             rss_bytes: self.ledger.figures.rss_bytes,
             fds: self.ledger.figures.fds,
         };
@@ -260,7 +263,12 @@ impl Investigation {
 
     fn take(&mut self, step: Step, yielded: Yield, kept: Option<&KeptProfile>) {
         match yielded {
-            Yield::Count(count) => self.runtime.goroutines = count.or(self.runtime.goroutines),
+            Yield::Index(index) => {
+                let goroutines = index.goroutines.or(self.index.goroutines);
+                self.index = Index { goroutines, ..index };
+                self.runtime.goroutines = goroutines;
+            }
+            Yield::Dump(dump) => info!(goroutines = dump.goroutines, "goroutine dump read"),
             Yield::Profile { bytes, live_heap } => {
                 if step.purpose == Purpose::Evidence {
                     self.outbox.add(step.kind, bytes.clone(), || {
@@ -297,14 +305,15 @@ impl Investigation {
                 info!(bytes = bytes.len(), "healthy baseline taken");
                 self.baselines.healthy(baseline(bytes));
             }
-            (Purpose::Evidence, ProfileKind::Heap | ProfileKind::HeapAfterGc) => self.round_heap = Some((at, bytes)),
+            (Purpose::Evidence, kind) => self.round.take(kind, at, bytes),
             _ => {}
         }
     }
 
     fn failed(&mut self, step: Step, failed: PullFailed) {
-        // The count is a bonus: apps that are not Go have no such page.
-        if step.kind == ProfileKind::Index {
+        // The count is a bonus: apps that are not Go have no such page. So are looks at goroutines beyond the profile.
+        if matches!(step.kind, ProfileKind::Index | ProfileKind::GoroutineLeak | ProfileKind::GoroutineDump) {
+            info!(reason = failed.reason, "no {}: {}", step.kind.label(), failed.words);
             return;
         }
         if step.purpose == Purpose::Evidence {
@@ -330,7 +339,7 @@ impl Investigation {
             Err(words) => return self.ledger.pull_failed(words),
         };
         let critical = self.ledger.open.as_ref().is_some_and(|it| it.severity == Severity::Crit);
-        let more = self.plan.more_evidence(&self.ledger.figures, self.runtime.goroutines);
+        let more = self.plan.more_evidence(known(&self.ledger, self.index));
         if more && (step.kind == ProfileKind::Heap || !critical) {
             return;
         }
@@ -344,7 +353,7 @@ impl Investigation {
     async fn count(&mut self, done: &Done) {
         match &done.outcome {
             Err(failed) => self.pulls.failed(done.step.kind, failed.reason),
-            Ok(Yield::Count(_)) => {}
+            Ok(Yield::Index(_) | Yield::Dump(_)) => {}
             Ok(Yield::Profile { .. }) if done.kept.is_none() => self.pulls.failed(done.step.kind, "not_kept"),
             Ok(Yield::Profile { .. }) => {
                 self.pulls.stored();
@@ -383,13 +392,6 @@ impl Investigation {
             }
             other
         });
-    }
-}
-
-async fn finish(work: &mut Option<Work>) -> Done {
-    match work {
-        Some(work) => work.await,
-        None => std::future::pending().await,
     }
 }
 

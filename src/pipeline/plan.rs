@@ -3,18 +3,26 @@
 //! A pull costs the app something, so they are few: one plain heap at first sight, a baseline of heap and goroutines once the
 //! app is known to be well, one more plain heap every five minutes, and rounds of evidence on alerts, spaced by the cool-down.
 //! The goroutine profile adds 0.78 KB of resident memory for each goroutine of the app, which near the limit could itself be
-//! the kill; the index page tells the count for nothing.
+//! the kill; the index page tells the count for nothing, and whether `goroutineleak` is served, which costs a collection. The
+//! text of all goroutines stops a large app for seconds: it is asked for last, where the setting allows it and there is room.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Figures, ProfileKind};
+use super::{Figures, Index, ProfileKind};
+use crate::detect::Severity;
 
 /// How often the index page is asked for the goroutine count: 1–4 ms at any count.
 const INDEX_EVERY: Duration = Duration::from_secs(15);
 
 /// The same while the app looks frozen.
 const INDEX_SUSPECT: Duration = Duration::from_secs(3);
+/// Up to here the index is asked for more and more rarely while it comes slowly or not at all.
+const INDEX_RARELY: Duration = Duration::from_secs(240);
+
+/// The text of all goroutines is asked for below this count and with more memory left than this: 31 ms and 0.7 MB at 1,000
+/// goroutines, 14 s with a stall of 4 s at 100,000.
+const DUMP: (u64, u64) = (2_000, 64 << 20);
 
 /// How often a healthy app gives another plain heap to compare with later.
 const BASELINE_EVERY: Duration = Duration::from_secs(300);
@@ -22,7 +30,8 @@ const BASELINE_EVERY: Duration = Duration::from_secs(300);
 /// First sight is tried again until the app's port answers: quickly at first, for the app has just begun.
 const FIRST_SIGHT_RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
-/// A baseline that took longer or was larger than this is a burden: its interval doubles, up to an hour.
+/// A pull that took longer or brought more than this is a burden: the interval of baselines doubles, up to an hour, and halves
+/// again when they come lightly.
 const BURDEN: (Duration, u64) = (Duration::from_millis(250), 2 << 20);
 
 /// Bytes of resident memory that a goroutine profile may cost for each goroutine (0.78 KB measured), rounded up.
@@ -40,6 +49,18 @@ pub struct Settings {
     /// Rounds in any hour; baselines are exempt, and so is a round whose first pull fails. The last of them is kept for an alert
     /// that turns critical.
     pub max_per_hour: u32,
+    /// The text of all goroutines is asked for at the end of a critical round.
+    pub debug2: bool,
+}
+
+/// What decides over a step when its turn comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Now<'a> {
+    pub figures: &'a Figures,
+    /// Of the last index page; its count is `None` while unknown.
+    pub index: Index,
+    /// Of the open incident.
+    pub severity: Option<Severity>,
 }
 
 /// What a pulled profile is for.
@@ -72,6 +93,16 @@ pub enum Cause {
     Again,
 }
 
+/// Each step of a round in its order; the last three only as [`Plan::allows`].
+const ROUND: [ProfileKind; 6] = [
+    ProfileKind::Heap,
+    ProfileKind::Index,
+    ProfileKind::HeapAfterGc,
+    ProfileKind::Goroutine,
+    ProfileKind::GoroutineLeak,
+    ProfileKind::GoroutineDump,
+];
+
 /// What became of the wish for a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
@@ -99,6 +130,7 @@ pub struct Plan {
     baseline_every: Duration,
     had_healthy: bool,
     next_index: Duration,
+    index_every: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +153,7 @@ impl Plan {
             baseline_every: BASELINE_EVERY,
             had_healthy: false,
             next_index: Duration::MAX,
+            index_every: INDEX_EVERY,
         }
     }
 
@@ -168,8 +201,7 @@ impl Plan {
         self.rounds.push_back(now);
         // Baselines under way give way: what grows now matters more. The plain heap comes first, as insurance.
         self.queue.clear();
-        let kinds = [ProfileKind::Heap, ProfileKind::Index, ProfileKind::HeapAfterGc, ProfileKind::Goroutine];
-        self.queue.extend(kinds.map(|kind| Step { kind, purpose: Purpose::Evidence }));
+        self.queue.extend(ROUND.map(|kind| Step { kind, purpose: Purpose::Evidence }));
         Wish::Begun
     }
 
@@ -184,18 +216,34 @@ impl Plan {
         }
     }
 
-    /// The next pull, if one is due. `goroutines` is the latest count, `None` while unknown.
-    pub fn next(&mut self, now: Duration, figures: &Figures, goroutines: Option<u64>) -> Option<Step> {
+    /// The next pull, if one is due.
+    pub fn next(&mut self, now: Duration, known: Now) -> Option<Step> {
         self.seen?;
         if self.queue.is_empty() {
-            self.fill(now, figures);
+            self.fill(now, known.figures);
         }
         while let Some(step) = self.queue.pop_front() {
-            if step.kind != ProfileKind::Goroutine || affordable(figures, goroutines) {
+            if self.allows(step, known) {
                 return Some(step);
             }
         }
         None
+    }
+
+    /// Whether a step may be taken by what is known now.
+    fn allows(&self, step: Step, known: Now) -> bool {
+        let Now { figures, index, severity } = known;
+        match step.kind {
+            ProfileKind::Goroutine => affordable(figures, index.goroutines),
+            // A notice is no reason to have the app look through all of its memory.
+            ProfileKind::GoroutineLeak => index.leak_profile && severity != Some(Severity::Notice),
+            ProfileKind::GoroutineDump => {
+                let room = figures.limit_bytes.map_or(0, |limit| limit.saturating_sub(figures.memory_bytes));
+                let few = index.goroutines.is_some_and(|count| count < DUMP.0);
+                self.settings.debug2 && severity == Some(Severity::Crit) && few && room > DUMP.1
+            }
+            _ => true,
+        }
     }
 
     fn fill(&mut self, now: Duration, figures: &Figures) {
@@ -208,18 +256,17 @@ impl Plan {
             let heap = if self.had_healthy { ProfileKind::Heap } else { ProfileKind::HeapAfterGc };
             let kinds = [ProfileKind::Index, heap, ProfileKind::Goroutine];
             self.queue.extend(kinds.map(|kind| Step { kind, purpose: Purpose::Baseline }));
-        } else if now >= self.next_index || (figures.strained && now + INDEX_EVERY >= self.next_index + INDEX_SUSPECT) {
-            self.next_index = now + INDEX_EVERY;
+        } else if now >= self.next_index
+            || (figures.strained && now + self.index_every >= self.next_index + INDEX_SUSPECT)
+        {
+            self.next_index = now + self.index_every;
             self.queue.push_back(Step { kind: ProfileKind::Index, purpose: Purpose::Count });
         }
     }
 
     /// Whether evidence of this round is still to come after the step at hand.
-    pub fn more_evidence(&self, figures: &Figures, goroutines: Option<u64>) -> bool {
-        self.queue.iter().any(|step| {
-            step.purpose == Purpose::Evidence
-                && (step.kind != ProfileKind::Goroutine || affordable(figures, goroutines))
-        })
+    pub fn more_evidence(&self, known: Now) -> bool {
+        self.queue.iter().any(|step| step.purpose == Purpose::Evidence && self.allows(*step, known))
     }
 
     /// Learns how a pull went.
@@ -236,14 +283,26 @@ impl Plan {
                 self.rounds.pop_back();
                 self.queue.clear();
             }
-            (Purpose::Baseline, true) if step.kind != ProfileKind::Index => {
-                self.had_healthy = true;
-                if took > BURDEN.0 || bytes > BURDEN.1 {
-                    self.baseline_every = (self.baseline_every * 2).min(Duration::from_secs(3_600));
-                    self.next_baseline = self.next_baseline.max(now + self.baseline_every);
-                }
+            (Purpose::Baseline, _) if step.kind != ProfileKind::Index => {
+                self.had_healthy |= ok;
+                self.pace_baselines(now, took > BURDEN.0 || bytes > BURDEN.1);
+            }
+            (Purpose::Count, _) => {
+                let slow = took > BURDEN.0;
+                self.index_every = if slow { (self.index_every * 2).min(INDEX_RARELY) } else { INDEX_EVERY };
+                self.next_index = now + self.index_every;
             }
             _ => {}
+        }
+    }
+
+    /// An app that answers slowly is busy or ill: it is asked more rarely, until it answers quickly again.
+    fn pace_baselines(&mut self, now: Duration, burden: bool) {
+        if burden {
+            self.baseline_every = (self.baseline_every * 2).min(Duration::from_secs(3_600));
+            self.next_baseline = self.next_baseline.max(now + self.baseline_every);
+        } else {
+            self.baseline_every = (self.baseline_every / 2).max(BASELINE_EVERY);
         }
     }
 }
@@ -258,142 +317,4 @@ fn affordable(figures: &Figures, goroutines: Option<u64>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const S: fn(u64) -> Duration = Duration::from_secs;
-
-    fn plan() -> Plan {
-        let mut plan = Plan::new(Settings { baseline_after: S(60), cooldown: S(60), max_per_hour: 3 });
-        plan.appeared(S(0));
-        plan
-    }
-
-    fn figures() -> Figures {
-        Figures { memory_bytes: 100 << 20, limit_bytes: Some(200 << 20), healthy: true, ..Figures::default() }
-    }
-
-    /// Takes every step that is due at `now`, each with success.
-    fn take(plan: &mut Plan, now: u64, figures: &Figures, goroutines: Option<u64>) -> Vec<(Purpose, ProfileKind)> {
-        let mut steps = Vec::new();
-        while let Some(step) = plan.next(S(now), figures, goroutines) {
-            plan.done(step, S(now), Duration::from_millis(5), 2_000, true);
-            steps.push((step.purpose, step.kind));
-        }
-        steps
-    }
-
-    #[test]
-    fn first_sight_is_one_plain_heap_and_the_count() {
-        let mut plan = plan();
-        let steps = take(&mut plan, 0, &figures(), Some(20));
-        assert_eq!(steps, [(Purpose::FirstSight, ProfileKind::Heap), (Purpose::Count, ProfileKind::Index)]);
-        assert!(take(&mut plan, 14, &figures(), Some(20)).is_empty());
-    }
-
-    #[test]
-    fn a_port_that_does_not_answer_is_asked_again_and_again_more_slowly() {
-        let mut plan = plan();
-        let mut asked = Vec::new();
-        for now in 0..100 {
-            while let Some(step) = plan.next(S(now), &figures(), None) {
-                plan.done(step, S(now), S(0), 0, step.purpose != Purpose::FirstSight);
-                if step.purpose == Purpose::FirstSight {
-                    asked.push(now);
-                }
-            }
-        }
-        assert_eq!(asked, [0, 2, 6, 14, 30, 60, 90]);
-    }
-
-    #[test]
-    fn a_baseline_waits_for_health_and_forces_a_collection_once() {
-        let mut plan = plan();
-        take(&mut plan, 0, &figures(), Some(20));
-        let ill = Figures { healthy: false, ..figures() };
-        assert!(take(&mut plan, 70, &ill, Some(20)).iter().all(|(purpose, _)| *purpose == Purpose::Count));
-        let kinds: Vec<_> = take(&mut plan, 71, &figures(), Some(20)).into_iter().map(|it| it.1).collect();
-        assert_eq!(kinds, [ProfileKind::Index, ProfileKind::HeapAfterGc, ProfileKind::Goroutine]);
-        let kinds: Vec<_> = take(&mut plan, 400, &figures(), Some(20)).into_iter().map(|it| it.1).collect();
-        assert_eq!(kinds, [ProfileKind::Index, ProfileKind::Heap, ProfileKind::Goroutine, ProfileKind::Index]);
-    }
-
-    #[test]
-    fn rounds_keep_the_cool_down_and_the_budget() {
-        let mut plan = plan();
-        take(&mut plan, 0, &figures(), Some(20));
-        assert_eq!(plan.round(S(100), Cause::Alert), Wish::Begun);
-        assert_eq!(plan.round(S(100), Cause::Critical), Wish::Suppressed("busy"));
-        let kinds: Vec<_> = take(&mut plan, 100, &figures(), Some(20)).into_iter().take(4).map(|it| it.1).collect();
-        assert_eq!(kinds, [ProfileKind::Heap, ProfileKind::Index, ProfileKind::HeapAfterGc, ProfileKind::Goroutine]);
-        assert_eq!(plan.round(S(159), Cause::Alert), Wish::Suppressed("cooldown"));
-        assert_eq!(plan.round(S(160), Cause::Alert), Wish::Begun);
-        take(&mut plan, 160, &figures(), Some(20));
-        assert_eq!(plan.round(S(300), Cause::Alert), Wish::Suppressed("budget"), "the last is kept");
-        assert_eq!(plan.round(S(170), Cause::Critical), Wish::Begun, "crit passes the cool-down and takes it");
-        take(&mut plan, 170, &figures(), Some(20));
-        assert_eq!(plan.round(S(300), Cause::Critical), Wish::Suppressed("budget"));
-        assert_eq!(plan.round(S(3_760), Cause::Alert), Wish::Begun, "an hour later there is room");
-    }
-
-    #[test]
-    fn an_incident_without_a_name_is_looked_at_again_more_and_more_rarely() {
-        let settings = Settings { baseline_after: S(60), cooldown: S(60), max_per_hour: 60 };
-        let mut plan = Plan::new(settings);
-        plan.appeared(S(0));
-        plan.round(S(0), Cause::Alert);
-        let mut begun = Vec::new();
-        for now in 0..2_000 {
-            take(&mut plan, now, &figures(), Some(20));
-            if plan.round(S(now), Cause::Again) == Wish::Begun {
-                begun.push(now);
-            }
-        }
-        assert_eq!(begun, [60, 180, 420, 900, 1_860]);
-    }
-
-    #[test]
-    fn a_round_that_finds_no_port_is_not_charged_and_stops_there() {
-        let mut plan = plan();
-        take(&mut plan, 0, &figures(), Some(20));
-        for now in [100, 200, 300, 400] {
-            assert_eq!(plan.round(S(now), Cause::Alert), Wish::Begun);
-            let step = plan.next(S(now), &figures(), Some(20)).expect("a heap");
-            plan.done(step, S(now), S(0), 0, false);
-            let next = plan.next(S(now), &figures(), Some(20));
-            assert!(next.is_none_or(|step| step.purpose != Purpose::Evidence));
-        }
-    }
-
-    #[test]
-    fn a_goroutine_profile_that_could_be_the_kill_is_left_out() {
-        let mut plan = plan();
-        take(&mut plan, 0, &figures(), Some(20));
-        plan.round(S(100), Cause::Alert);
-        // 100 MiB are left; 30,000 goroutines would cost 29 MiB.
-        let steps = take(&mut plan, 100, &figures(), Some(30_000));
-        assert!(steps.iter().all(|(_, kind)| *kind != ProfileKind::Goroutine));
-        assert!(!affordable(&figures(), None), "an unknown count is not a small one");
-        assert!(affordable(&figures(), Some(25_000)));
-    }
-
-    #[test]
-    fn a_restart_begins_anew_and_keeps_the_rounds_counted() {
-        let mut plan = plan();
-        plan.round(S(1), Cause::Alert);
-        plan.vanished();
-        assert_eq!(plan.next(S(2), &figures(), Some(1)), None);
-        assert_eq!(plan.round(S(2), Cause::Critical), Wish::Suppressed("no_target"));
-        plan.appeared(S(3));
-        assert_eq!(plan.round(S(4), Cause::Alert), Wish::Suppressed("cooldown"));
-    }
-
-    #[test]
-    fn a_heavy_baseline_is_taken_less_often() {
-        let mut plan = plan();
-        take(&mut plan, 0, &figures(), Some(1));
-        let step = Step { kind: ProfileKind::Heap, purpose: Purpose::Baseline };
-        plan.done(step, S(60), Duration::from_millis(400), 10, true);
-        assert_eq!(plan.baseline_every, S(600));
-    }
-}
+mod tests;

@@ -13,6 +13,10 @@ pub enum ProfileKind {
     /// After a forced collection: the truth, at the price of one.
     HeapAfterGc,
     Goroutine,
+    /// Goroutines that can never go on, by a collection that looks for them; Go serves it by an experiment in 1.26.
+    GoroutineLeak,
+    /// The text of all goroutines: who started them. Read at once and not kept, because arguments of functions stand in it.
+    GoroutineDump,
     /// The index page: goroutine count and what else is served.
     Index,
 }
@@ -24,8 +28,19 @@ impl ProfileKind {
             ProfileKind::Heap => "heap",
             ProfileKind::HeapAfterGc => "heap_gc",
             ProfileKind::Goroutine => "goroutine",
+            ProfileKind::GoroutineLeak => "goroutineleak",
+            ProfileKind::GoroutineDump => "goroutine_dump",
             ProfileKind::Index => "index",
         }
+    }
+
+    /// Whether it is kept and stands in the account of pulls.
+    pub fn is_kept(self) -> bool {
+        !matches!(self, ProfileKind::Index | ProfileKind::GoroutineDump)
+    }
+
+    pub fn is_heap(self) -> bool {
+        matches!(self, ProfileKind::Heap | ProfileKind::HeapAfterGc)
     }
 }
 
@@ -53,7 +68,16 @@ pub struct PullReply {
 #[derive(Clone, Debug)]
 pub enum Pulled {
     Profile(bytes::Bytes),
-    Index { goroutines: Option<u64> },
+    Dump(bytes::Bytes),
+    Index(Index),
+}
+
+/// What the index page of net/http/pprof tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    pub goroutines: Option<u64>,
+    /// `goroutineleak` is served.
+    pub leak_profile: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The account of pulls: every profile that was wanted is stored, failed for a reason, or was suppressed for one. Identity I6.
 //!
-//! The goroutine count of the index page is no profile and stands in no account.
+//! The goroutine count of the index page and the text of all goroutines are not kept and stand in no account.
 
 use tokio::time::Instant;
 
@@ -30,7 +30,7 @@ pub(super) struct Pulls {
 impl Pulls {
     pub fn begun(&mut self, kind: ProfileKind) {
         self.answers.open_since.get_or_insert_with(Instant::now);
-        if kind != ProfileKind::Index {
+        if kind.is_kept() {
             self.under_way = true;
             self.attempted += count(&telemetry::PROFILES_ATTEMPTED, None);
         }
@@ -50,7 +50,7 @@ impl Pulls {
     }
 
     pub fn failed(&mut self, kind: ProfileKind, reason: &'static str) {
-        if kind != ProfileKind::Index {
+        if kind.is_kept() {
             self.under_way = false;
             self.failed += count(&telemetry::PROFILES_FAILED, Some(reason));
         }

@@ -28,7 +28,7 @@ pub struct Upload {
     pub taken_at: f64,
     /// Uploads of this target before this one.
     pub sequence: u64,
-    /// By the names that Datadog knows: one heap and one goroutine profile at most.
+    /// By the names that Datadog knows: one heap and two profiles of goroutines at most.
     pub profiles: Vec<(&'static str, Bytes)>,
 }
 
@@ -37,7 +37,7 @@ pub struct Upload {
 pub struct Outbox {
     /// `None` when nothing is to be uploaded.
     uploads: Option<mpsc::Sender<Upload>>,
-    /// At most two profiles, whose bytes the round holds anyway.
+    /// At most three profiles, whose bytes the round holds anyway.
     pending: Option<Upload>,
     sequence: u64,
 }
@@ -107,7 +107,9 @@ fn attachment(kind: ProfileKind) -> Option<&'static str> {
     match kind {
         ProfileKind::Heap | ProfileKind::HeapAfterGc => Some("heap.pprof"),
         ProfileKind::Goroutine => Some("goroutines.pprof"),
-        ProfileKind::Index => None,
+        ProfileKind::GoroutineLeak => Some("goroutineleak.pprof"),
+        // Arguments of functions stand in it.
+        ProfileKind::GoroutineDump | ProfileKind::Index => None,
     }
 }
 

@@ -14,11 +14,15 @@ use tokio::time::Instant;
 mod inflation;
 
 use super::fetch::{self, Answer, Bounds, Origin};
-use crate::pipeline::{ProfileKind, PullFailed, PullReply, PullRequest, Pulled};
+use crate::pipeline::{Index, ProfileKind, PullFailed, PullReply, PullRequest, Pulled};
+use crate::pprof;
 use inflation::Inflation;
 
 /// What a profile may inflate to; the reader's own cap is the same (`pprof`).
 const MAX_INFLATED: u64 = 64 << 20;
+
+/// What a text of all goroutines may have: below 2,000 of them it is one or two MiB.
+const MAX_DUMP: usize = 8 << 20;
 
 /// `[profile]` of the settings, as far as pulling goes.
 #[derive(Clone, Default)]
@@ -110,12 +114,21 @@ impl Puller {
             ProfileKind::Heap => "/heap",
             ProfileKind::HeapAfterGc => "/heap?gc=1",
             ProfileKind::Goroutine => "/goroutine",
+            ProfileKind::GoroutineLeak => "/goroutineleak",
+            ProfileKind::GoroutineDump => "/goroutine?debug=2",
             ProfileKind::Index => "/",
         };
-        let answer = fetch::get(&self.origin, path, self.bounds, Inflation::default()).await?;
+        let mut bounds = self.bounds;
+        if kind == ProfileKind::GoroutineDump {
+            bounds.bytes = bounds.bytes.min(MAX_DUMP);
+        }
+        let answer = fetch::get(&self.origin, path, bounds, Inflation::default()).await?;
         let answer = accepted(answer, &self.origin, path)?;
         if kind == ProfileKind::Index {
-            return Ok(Pulled::Index { goroutines: goroutines(&answer.body) });
+            return Ok(Pulled::Index(index(&answer.body)));
+        }
+        if kind == ProfileKind::GoroutineDump && pprof::dump::is_dump(&answer.body) {
+            return Ok(Pulled::Dump(answer.body));
         }
         let is_html = answer.content_type.starts_with("text/html");
         let body = answer.body.clone();
@@ -164,6 +177,11 @@ fn accepted(answer: Answer, origin: &Origin, path: &str) -> Result<Answer, PullF
         _ => "look into the app's log for the cause",
     };
     Err(fetch::failed("status", format!("{place}: {advice}")))
+}
+
+fn index(html: &[u8]) -> Index {
+    let leak_profile = html.windows(20).any(|part| part == b"goroutineleak?debug=");
+    Index { goroutines: goroutines(html), leak_profile }
 }
 
 /// The goroutine count of the index page: `<td>19</td><td><a href='goroutine?debug=1'>goroutine</a></td>`, whatever the

@@ -25,6 +25,8 @@ enum App {
     Silent,
     /// Takes the request and never answers.
     Hangs,
+    /// Leaks goroutines that block for good, and serves all there is to be known of them.
+    Blocks,
     /// Leaks in functions whose names mean harm.
     Hostile,
 }
@@ -59,7 +61,7 @@ impl Rig {
         let (asked, asked_in) = mpsc::channel(1);
         let (uploads, uploads_in) = mpsc::channel(1);
         let seconds = Duration::from_secs;
-        let settings = Settings { baseline_after: seconds(60), cooldown: seconds(60), max_per_hour: 6 };
+        let settings = Settings { baseline_after: seconds(60), cooldown: seconds(60), max_per_hour: 6, debug2: true };
         let (reload, changes) = watch::channel((settings, Identity::default()));
         let wires = Wires {
             findings: findings_in,
@@ -156,6 +158,7 @@ async fn puller(
             }
             App::Silent => Err(PullFailed { reason: "unreachable", words: "connection refused".into() }),
             App::Leaks => Ok(answer(kind, clients)),
+            App::Blocks => Ok(blocked(kind, clients)),
             App::Hostile => Ok(harm(kind, clients)),
         };
         let _ = reply.send(PullReply { kind, took: Duration::from_millis(3), outcome });
@@ -164,9 +167,23 @@ async fn puller(
 
 fn answer(kind: ProfileKind, clients: i64) -> Pulled {
     match kind {
-        ProfileKind::Index => Pulled::Index { goroutines: Some(40) },
+        ProfileKind::Index => Pulled::Index(Index { goroutines: Some(40), leak_profile: false }),
         ProfileKind::Goroutine => Pulled::Profile(encode(&goroutines(&[(&[WATCH], 200 * clients)]))),
         _ => Pulled::Profile(encode(&heap(&[(&[BUFFER, JOB], 20 * clients * MIB)]))),
+    }
+}
+
+fn blocked(kind: ProfileKind, clients: i64) -> Pulled {
+    let stack: &[&str] = &["runtime.chansend runtime/chan.go 1", "main.query.func1 /app/main.go 30"];
+    let text = "goroutine 7 [chan send]:\nmain.query.func1(0x5ec4e7)\n\t/app/main.go:30 +0x1\n\
+                created by main.query in goroutine 1\n\t/app/main.go:25 +0x8a\n\n";
+    match kind {
+        ProfileKind::Index => Pulled::Index(Index { goroutines: Some(1_500), leak_profile: true }),
+        ProfileKind::Goroutine | ProfileKind::GoroutineLeak => {
+            Pulled::Profile(encode(&goroutines(&[(stack, 200 * clients)])))
+        }
+        ProfileKind::GoroutineDump => Pulled::Dump(text.repeat(3).into()),
+        _ => Pulled::Profile(encode(&heap(&[(stack, 20 * clients * MIB)]))),
     }
 }
 
@@ -175,7 +192,7 @@ fn harm(kind: ProfileKind, clients: i64) -> Pulled {
         (format!("{HARM}{0} /app/{HARM}/x.go 26", "x".repeat(5_000)), format!("main.{HARM}.job {HARM} 57"));
     let stack: &[&str] = &[&leaf, &owner];
     match kind {
-        ProfileKind::Index => Pulled::Index { goroutines: Some(40) },
+        ProfileKind::Index => Pulled::Index(Index { goroutines: Some(40), leak_profile: false }),
         ProfileKind::Goroutine => Pulled::Profile(encode(&goroutines(&[(stack, 200 * clients)]))),
         _ => Pulled::Profile(encode(&heap(&[(stack, 20 * clients * MIB)]))),
     }
@@ -324,6 +341,34 @@ async fn turning_critical_pulls_again_within_the_cool_down() {
     assert!(rig.event().await.title.contains("leaks in statsd.newStatsdBuffer"));
     let kinds = rig.pulls(before + 3).await;
     assert_eq!(kinds[before..before + 2], [ProfileKind::Heap, ProfileKind::Index]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_critical_round_ends_with_who_is_blocked_for_good_and_who_started_them() {
+    let mut rig = Rig::start(App::Blocks);
+    rig.appear().await;
+    rig.pulls(2).await;
+    rig.alarm(Severity::Warn).await;
+    let said = |kind: &'static str| {
+        move |all: &Arc<Vec<IncidentView>>| {
+            let evidence = all.first().map(|it| it.evidence.as_slice()).unwrap_or_default();
+            evidence.iter().find(|it| it.kind == kind).map(|it| it.text.clone())
+        }
+    };
+    let leaked = rig.incidents.wait_for(|all| said("goroutineleak")(all).is_some()).await.expect("it runs").clone();
+    let words = said("goroutineleak")(&leaked).expect("it is said");
+    assert!(
+        words.starts_with("goroutineleak confirms: ") && words.contains("`main.query.func1` (main.go:30)"),
+        "{words}"
+    );
+    assert_eq!(said("created_by")(&leaked), None, "a warning is no reason for a dump");
+    rig.alarm(Severity::Crit).await;
+    let created = rig.incidents.wait_for(|all| said("created_by")(all).is_some()).await.expect("it runs").clone();
+    let words = said("created_by")(&created).expect("it is said");
+    assert_eq!(words, "3 of `main.query.func1` were started by `main.query` (main.go:25)");
+    assert_eq!(rig.pulled.borrow().iter().filter(|kind| **kind == ProfileKind::GoroutineDump).count(), 1);
+    assert!(!format!("{:?}", *rig.incidents.borrow()).contains("5ec4e7"), "arguments stay where they are");
+    assert_eq!(rig.runtime.borrow().pulls_error, 0);
 }
 
 #[tokio::test(start_paused = true)]

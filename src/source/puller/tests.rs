@@ -126,29 +126,34 @@ async fn check(act: Act, reason: &str, words: &str) {
     assert!(reply.took < Duration::from_secs(5), "{:?}", reply.took);
     match ask(&requests, ProfileKind::Heap).await.outcome.unwrap() {
         Pulled::Profile(bytes) => assert_eq!(bytes, good),
-        Pulled::Index { .. } => panic!("no index was asked for"),
+        Pulled::Index(_) | Pulled::Dump(_) => panic!("a profile was asked for"),
     }
 }
 
 #[tokio::test]
 async fn each_kind_asks_for_its_path_with_the_token_and_no_more() {
-    let page = b"<table>\n<tr><td>19</td><td><a href='goroutine?debug=1'>goroutine</a></td></tr>";
+    let page = b"<table>\n<tr><td>19</td><td><a href='goroutine?debug=1'>goroutine</a></td></tr>\
+        <tr><td>2</td><td><a href='goroutineleak?debug=1'>goroutineleak</a></td></tr>";
+    let page = Act::Send(answer("200 OK\r\nContent-Type: text/html", page));
+    let dump = b"goroutine 1 [running]:\nmain.main()\n\t/app/main.go:9 +0x1d\n";
+    let dump = Act::Send(answer("200 OK\r\nContent-Type: text/plain; charset=utf-8", dump));
     let profile = || Act::Send(answer("200 OK\r\nContent-Type: application/octet-stream", &gzipped(&message())));
-    let mut server =
-        serve(vec![profile(), profile(), profile(), Act::Send(answer("200 OK\r\nContent-Type: text/html", page))])
-            .await;
+    let mut server = serve(vec![profile(), profile(), profile(), profile(), page, dump]).await;
     let requests = start(&server.url, &mut server.tasks);
     let paths = [
         (ProfileKind::Heap, "/debug/pprof/heap"),
         (ProfileKind::HeapAfterGc, "/debug/pprof/heap?gc=1"),
         (ProfileKind::Goroutine, "/debug/pprof/goroutine"),
+        (ProfileKind::GoroutineLeak, "/debug/pprof/goroutineleak"),
         (ProfileKind::Index, "/debug/pprof/"),
+        (ProfileKind::GoroutineDump, "/debug/pprof/goroutine?debug=2"),
     ];
     for (kind, path) in paths {
         let reply = ask(&requests, kind).await;
         assert_eq!(reply.kind, kind);
         match reply.outcome.unwrap() {
-            Pulled::Index { goroutines } => assert_eq!(goroutines, Some(19)),
+            Pulled::Index(index) => assert_eq!(index, Index { goroutines: Some(19), leak_profile: true }),
+            Pulled::Dump(text) => assert!(text.starts_with(b"goroutine 1")),
             Pulled::Profile(bytes) => assert_eq!(bytes, gzipped(&message())),
         }
         let head = server.heads.recv().await.unwrap();

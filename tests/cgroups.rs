@@ -42,8 +42,11 @@ struct Row {
     name: &'static str,
     grow: fn(&Tree),
     seen: Seen,
-    then: &'static [(fn(&Tree), Seen)],
+    then: &'static [Step],
 }
+
+/// What happens to a tree, and what is seen of it after.
+type Step = (fn(&Tree), Seen);
 
 const fn row(name: &'static str, grow: fn(&Tree), seen: Seen) -> Row {
     Row { name, grow, seen, then: &[] }

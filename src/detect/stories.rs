@@ -1,5 +1,7 @@
 //! Whole lives of processes, told to all detectors: what must be said, by when, and what must not.
 
+mod disturbances;
+
 use std::mem::size_of;
 use std::time::Duration;
 

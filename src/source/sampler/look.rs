@@ -24,7 +24,7 @@ use crate::source::strain::Strain;
 /// read no more often than this, whatever the pace.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// How often a guess is tried again: an eighth of the time that it has stood, within these. The kernel walks a table of all the
+/// How often a guess is tried again: half of the time that it has stood, within these. The kernel walks a table of all the
 /// machine's sockets for it, 5 ms each time, so a guess that lasts must not be tried each few seconds for ever.
 const GUESS: Duration = Duration::from_secs(5);
 const OLD_GUESS: Duration = Duration::from_secs(60);
@@ -307,7 +307,7 @@ fn census_pause(clients: Option<u64>) -> Duration {
 }
 
 fn guess_pause(stood: Duration) -> Duration {
-    (stood / 8).clamp(GUESS, OLD_GUESS)
+    (stood / 2).clamp(GUESS, OLD_GUESS)
 }
 
 /// The limit and where it comes from, in words. `watch.limit` beats all.

@@ -1,4 +1,4 @@
-//! Whose code a frame is, and how people say its name. Knows Go's naming; Rust's stands in [`super::rust`], Node's in
+//! Whose code a frame is, and how people say its name. Knows Go's naming; Rust's stands in `rust.rs`, Node's in
 //! [`super::language`]. Reads no files.
 //!
 //! The surprising fact: with `-trimpath` the app's own `worker/job.go` looks just like the standard library's `net/http/server.go`, so

@@ -29,6 +29,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Loaded, Output};
 use crate::pipeline::past::Past;
+use crate::pipeline::saved::Saved;
 use crate::pipeline::{self, OwnMetric, Rollup, Runtime, StopTime, investigate, wall_clock};
 use crate::sink::state::{self as state_file, StateFile};
 use crate::sink::{agent::Agent, intake::Intake, last_partial, none::Discard, store::Store, upload::Uploader};
@@ -256,8 +257,10 @@ fn spawn(
     let (watched, watch_part) = watch::channel(Arc::new(WatchPart::default()));
     let (incidents, incidents_part) = watch::channel(Arc::default());
     let (state, state_part) = watch::channel(Arc::default());
-    let (saved, saved_in) = watch::channel(Arc::default());
     let before = config.state.dir.as_deref().and_then(state_file::load);
+    // The file as it was until the watch knows more: an early write must not empty it.
+    let first = before.as_deref().map(Saved::watched).unwrap_or_default();
+    let (saved, saved_in) = watch::channel(Arc::new(first));
     let (owners, changes) = Owners::new(config, bound.page.local_addr().port(), wall_clock());
 
     let puller = Puller::new(&settings::puller(config))?;

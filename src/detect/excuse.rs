@@ -13,6 +13,8 @@ use super::words;
 
 /// Beyond this share of the limit, and with less time to it than this, nothing beside memory excuses its growth.
 const MOST_SHARE: f64 = 0.85;
+/// Nothing above is known ground: the limit may be lower than where earlier lives stood.
+const MOST_GROUND: f64 = 0.9;
 const LEAST_SECONDS: f64 = 900.0;
 
 /// How things stand when a trend would warn.
@@ -34,7 +36,8 @@ pub(super) fn of(level: &Level, trend: &Trend, ground: Option<Ground>, case: &Ca
 }
 
 fn known_ground(level: &Level, ground: Option<Ground>, case: &Case) -> Option<String> {
-    let ground = ground.filter(|ground| case.share <= ground.top && !(level.is_fast() && case.settled))?;
+    let top = ground.map_or(0.0, |ground| ground.top.min(MOST_GROUND));
+    let ground = ground.filter(|_| case.share <= top && !(level.is_fast() && case.settled))?;
     Some(format!("known ground: earlier runs of the app held {}", words::size(ground.held * case.limit)))
 }
 

@@ -156,9 +156,15 @@ impl Incident {
         worse
     }
 
-    /// Takes an all-clear in and says whether nothing stands any more.
+    /// Takes an all-clear in and says whether the story is over: nothing stands any more, or after an alarm only notices do.
     pub fn leave(&mut self, kind: AlertKind) -> bool {
-        self.standing.remove(&kind).is_some() && self.standing.is_empty()
+        let Some(left) = self.standing.remove(&kind) else { return false };
+        if left.severity > Severity::Notice { self.is_calm() } else { self.standing.is_empty() }
+    }
+
+    /// No alarm stands. A notice may: churn lasts as long as the app, and must not keep what it joined open.
+    pub fn is_calm(&self) -> bool {
+        self.standing.values().all(|alert| alert.severity == Severity::Notice)
     }
 
     pub fn close(&mut self, state: State, end: String, now: f64) {

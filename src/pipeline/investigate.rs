@@ -164,7 +164,8 @@ impl Investigation {
     }
 
     async fn alert(&mut self, change: &Change) {
-        let critical = matches!(change, Change::Escalated(alert) if alert.severity == Severity::Crit);
+        let critical =
+            matches!(change, Change::Opened(alert) | Change::Escalated(alert) if alert.severity == Severity::Crit);
         let cause = if critical { Cause::Critical } else { Cause::Alert };
         if let Change::Opened(alert) | Change::Escalated(alert) = change {
             self.evidence(alert, cause);

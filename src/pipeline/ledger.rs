@@ -6,7 +6,7 @@
 //!
 //! One incident at most is open. A notice opens one on the page but owes Datadog nothing until it turns worse.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::incident::{Incident, IncidentKind, KeptProfile, State};
 use super::lives::{Life, Lives};
@@ -58,10 +58,20 @@ impl Ledger {
                 let Some(incident) = self.open.as_mut() else { return Vec::new() };
                 // With the death of each life all its alerts end; the loop goes on.
                 let over = incident.leave(*kind) && incident.kind != IncidentKind::CrashLoop;
-                let why = story::all_clear(incident.kind);
-                if over { self.close(State::Recovered, why, now) } else { Vec::new() }
+                if !over {
+                    return Vec::new();
+                }
+                let (why, notices) = (story::all_clear(incident.kind), std::mem::take(&mut incident.standing));
+                let events = self.close(State::Recovered, why, now);
+                self.rejoin(notices, now, events)
             }
         }
+    }
+
+    /// What still stands when a story has ended begins the next.
+    fn rejoin(&mut self, standing: BTreeMap<AlertKind, Alert>, now: f64, mut events: Vec<Event>) -> Vec<Event> {
+        events.extend(standing.values().flat_map(|alert| self.join(alert, now)));
+        events
     }
 
     fn join(&mut self, alert: &Alert, now: f64) -> Vec<Event> {
@@ -194,7 +204,7 @@ impl Ledger {
 
     /// Once a second: a crash loop is over when the app has stayed up, with nothing standing.
     pub fn look(&mut self, now: f64) -> Vec<Event> {
-        let calm = self.in_loop() && self.open.as_ref().is_some_and(|it| it.standing.is_empty());
+        let calm = self.in_loop() && self.open.as_ref().is_some_and(Incident::is_calm);
         let Some(well) = self.lives.well_for(now).filter(|_| calm) else { return Vec::new() };
         self.lives.forget();
         self.close(State::Recovered, &format!("it has stayed up for {}", words::duration(well)), now)
@@ -203,10 +213,14 @@ impl Ledger {
     /// The kernel killed a process of the app's tree, and the one that is watched lives on: the master of a prefork server, say.
     pub fn child_killed(&mut self, now: f64) -> Vec<Event> {
         let (life, in_loop) = (self.lives.so_far(now), self.in_loop());
-        if self.loops(life, in_loop, now) {
-            return self.looped(true, now);
-        }
-        self.killed(true, "A child process: ", life, now)
+        // The detectors have told of these and will not again.
+        let standing = self.open.as_ref().map(|it| it.standing.clone()).unwrap_or_default();
+        let events = if self.loops(life, in_loop, now) {
+            self.looped(true, now)
+        } else {
+            self.killed(true, "A child process: ", life, now)
+        };
+        self.rejoin(standing, now, events)
     }
 
     fn killed(&mut self, certain: bool, who: &str, life: Option<Life>, now: f64) -> Vec<Event> {

@@ -100,7 +100,8 @@ impl Lives {
     pub fn well_for(&self, now: f64) -> Option<Duration> {
         let running = self.running?;
         let since = self.bad.back().map_or(running.began, |last| running.began.max(last.ended));
-        let longest = self.bad.iter().map(Life::lasted).fold(0.0, f64::max);
+        // A life of days among them must not make the loop last for days: its next leak would be told by nobody.
+        let longest = self.bad.iter().map(Life::lasted).fold(0.0, f64::max).min(WELL);
         let well = now - since;
         (well >= WELL.max(2.0 * longest)).then(|| Duration::from_secs_f64(well))
     }
@@ -162,6 +163,16 @@ mod tests {
         // A child that is killed meanwhile begins the wait anew.
         lives.count(Life { began: 2_000.0, ended: 2_700.0, ..Life::default() }, true);
         assert_eq!(lives.well_for(2_780.0), None);
+    }
+
+    #[test]
+    fn a_life_of_days_does_not_make_the_loop_last_for_days() {
+        let mut lives = Lives::default();
+        for (began, ended) in [(0.0, 300_000.0), (300_010.0, 300_100.0), (300_110.0, 300_200.0)] {
+            lives.count(Life { began, ended, ..Life::default() }, false);
+        }
+        lives.appeared(300_210.0);
+        assert!(lives.well_for(300_210.0 + 1_200.0).is_some());
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn resumed(view: &IncidentView, standing: &[AlertKind], app: &str) -> Option<Inc
     incident.told = severity >= Severity::Warn;
     incident.verdict.clone_from(&view.verdict);
     incident.before = Some(Box::new(view.clone()));
-    Some(incident).filter(|incident| matches!(incident.kind, IncidentKind::Alert(_)))
+    Some(incident).filter(|incident| incident.kind != IncidentKind::OomKill)
 }
 
 /// An alert that stood: its words are those of the evidence that its rule left.

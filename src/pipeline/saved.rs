@@ -28,6 +28,13 @@ pub struct Saved {
     pub incidents: Vec<SavedIncident>,
 }
 
+impl Saved {
+    /// The watch's part of it.
+    pub fn watched(&self) -> SavedWatch {
+        SavedWatch { target: self.target, rules: self.rules.clone() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedTarget {
@@ -140,7 +147,7 @@ pub fn kind_of(label: &str) -> Option<IncidentKind> {
         AlertKind::FdLeak,
         AlertKind::Freeze,
     ];
-    let kinds = alerts.into_iter().map(IncidentKind::Alert).chain([IncidentKind::OomKill]);
+    let kinds = alerts.into_iter().map(IncidentKind::Alert).chain([IncidentKind::OomKill, IncidentKind::CrashLoop]);
     kinds.into_iter().find(|kind| kind.label() == label)
 }
 

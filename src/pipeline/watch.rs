@@ -128,6 +128,10 @@ impl Watch {
 
     fn save(&self) {
         let Some(saved) = &self.wires.saved else { return };
+        // Before the first target: what another sidecar saved of its own stands.
+        if self.target.is_none() && !self.lost {
+            return;
+        }
         let target = self.target.as_ref().map(|it| SavedTarget { pid: it.pid, incarnation: it.incarnation });
         saved.send_replace(Arc::new(SavedWatch { target, rules: self.detectors.save() }));
     }

@@ -289,3 +289,25 @@ fn churn_of_clients_is_a_notice_on_the_page_that_gives_way_to_an_alarm_and_to_a_
     let events = ledger.vanished(Gone::OomKilled, 2.0);
     assert!(events[0].tags.contains(&"oomwatch_kind:oom_kill".to_owned()));
 }
+
+#[test]
+fn a_notice_that_stands_for_good_keeps_no_alarm_silent() {
+    let mut ledger = ledger();
+    let churn = Change::Opened(alert(AlertKind::ClientChurn, Severity::Notice));
+    let cleared = Change::Cleared { kind: AlertKind::MemoryGrowth, at: Duration::ZERO };
+    assert!(ledger.alert(&churn, 1.0).is_empty());
+    for began in [10.0, 30.0] {
+        assert_eq!(ledger.alert(&opened(Severity::Warn), began).len(), 1, "each alarm is told");
+        assert_eq!(ledger.alert(&cleared, began + 5.0).len(), 1, "and its end");
+        assert!(ledger.open.as_ref().is_some_and(|it| it.severity == Severity::Notice), "churn goes on");
+    }
+}
+
+#[test]
+fn an_alarm_outlives_the_kill_of_a_child() {
+    let mut ledger = ledger();
+    ledger.alert(&opened(Severity::Warn), 1.0);
+    let events = ledger.child_killed(2.0);
+    assert_eq!(events.len(), 2, "the kill, and the alarm that still stands");
+    assert!(ledger.open.as_ref().is_some_and(|it| it.standing.contains_key(&AlertKind::MemoryGrowth)));
+}

@@ -24,6 +24,7 @@ fn crowd() -> PathBuf {
         if is_inside() {
             return out;
         }
+        std::fs::create_dir_all(root().join("target")).unwrap();
         let source = root().join("tests/watching/crowd.c");
         let status = Command::new("cc").args(["-O2", "-pthread", "-o"]).arg(&out).arg(source).status();
         assert!(status.unwrap().success(), "cc of tests/watching/crowd.c");

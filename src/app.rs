@@ -72,14 +72,13 @@ impl std::fmt::Debug for Start {
 
 /// The sidecar from start to end.
 pub async fn run(start: Start) -> Ended {
-    let bound = match Bound::bind(&start.loaded.config).await {
-        Ok(bound) => bound,
-        Err(faults) => return Ended::Refused(faults),
+    let metrics = match telemetry::install() {
+        Ok(metrics) => metrics,
+        Err(fault) => return Ended::Refused(vec![format!("set up /metrics: {fault}")]),
     };
-    // After the sockets: the recorder's clock takes up to 200 ms to calibrate itself, which datagrams can wait for but not miss.
-    match telemetry::install() {
-        Ok(metrics) => sidecar(start, bound, metrics, Tasks::default()).await,
-        Err(fault) => Ended::Refused(vec![format!("set up /metrics: {fault}")]),
+    match Bound::bind(&start.loaded.config).await {
+        Ok(bound) => sidecar(start, bound, metrics, Tasks::default()).await,
+        Err(faults) => Ended::Refused(faults),
     }
 }
 

@@ -84,7 +84,8 @@ fn mixed_run(to: SocketAddr) -> u64 {
 fn waits_for_its_day(name: &str) -> bool {
     const WATCHED: [&str; 9] =
         ["slope", "time_to_limit", "heap", "goroutines", "profile", "limit", "working_set", "anonymous", "oom_kills"];
-    const SENT: [&str; 5] = ["output_failures", "points_restored", "spool_corrupt", "redelivered", "config_reloads"];
+    const SENT: [&str; 6] =
+        ["output_failures", "points_restored", "spool_corrupt", "redelivered", "config_reloads", "state_failed"];
     WATCHED.iter().chain(&SENT).any(|word| name.contains(word))
         || name.ends_with("restarts_total")
         || name.contains("readings_failed")

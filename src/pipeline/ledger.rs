@@ -63,13 +63,13 @@ impl Ledger {
                 }
                 let (why, notices) = (story::all_clear(incident.kind), std::mem::take(&mut incident.standing));
                 let events = self.close(State::Recovered, why, now);
-                self.rejoin(notices, now, events)
+                self.rejoin(&notices, now, events)
             }
         }
     }
 
     /// What still stands when a story has ended begins the next.
-    fn rejoin(&mut self, standing: BTreeMap<AlertKind, Alert>, now: f64, mut events: Vec<Event>) -> Vec<Event> {
+    fn rejoin(&mut self, standing: &BTreeMap<AlertKind, Alert>, now: f64, mut events: Vec<Event>) -> Vec<Event> {
         events.extend(standing.values().flat_map(|alert| self.join(alert, now)));
         events
     }
@@ -220,7 +220,7 @@ impl Ledger {
         } else {
             self.killed(true, "A child process: ", life, now)
         };
-        self.rejoin(standing, now, events)
+        self.rejoin(&standing, now, events)
     }
 
     fn killed(&mut self, certain: bool, who: &str, life: Option<Life>, now: f64) -> Vec<Event> {

@@ -3,7 +3,11 @@
 //! Flat is what the innermost frame of a stack holds, inlined frames counting as frames of their own; cum is what a function
 //! holds anywhere in a stack, once per stack. A row stays when either is not zero, so a function whose own growth is zero is
 //! listed when its callees grew. Rows come by the size of their flat value, shrinking ones among growing ones.
+//!
+//! Names are written as pprof writes them, which cuts what it takes for the parameters of C++ out of the names of some generic Go
+//! functions: `hmac.New[go.shape.interface { Size() int }]` becomes `hmac.New[go.shape.interface { Size int }]`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::delta::Delta;
@@ -12,7 +16,7 @@ use super::read::Profile;
 /// One function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The full name, as the profile has it.
+    /// The full name, as pprof writes it.
     pub function: String,
     pub flat: i64,
     pub cum: i64,
@@ -36,7 +40,9 @@ pub fn flat(base: Option<&Profile>, now: &Profile) -> Flat {
     let delta = Delta::between(base, now, &[(in_base, now.default_type)]);
     let total = base.map_or(0, |base| absolute(base, in_base));
     let total = if total > 0 { total } else { absolute(now, now.default_type) };
-    Flat { sample_type, unit, total, rows: rows(&delta) }
+    let is_readable = |name: &str| [base, Some(now)].into_iter().flatten().any(|it| it.readable.contains(name));
+    let written = |name| if is_readable(name) { Cow::Borrowed(name) } else { as_pprof_writes(name) };
+    Flat { sample_type, unit, total, rows: rows(&delta, written) }
 }
 
 fn absolute(profile: &Profile, column: usize) -> i64 {
@@ -44,13 +50,14 @@ fn absolute(profile: &Profile, column: usize) -> i64 {
     values.fold(0, |sum, value| sum.saturating_add(value.saturating_abs()))
 }
 
-fn rows(delta: &Delta) -> Vec<Row> {
+fn rows<'a>(delta: &Delta<'a>, written: impl Fn(&'a str) -> Cow<'a, str>) -> Vec<Row> {
+    let names: Vec<Cow<str>> = delta.frames.iter().map(|frame| written(&frame.function)).collect();
     let mut by_name: HashMap<&str, (i64, i64)> = HashMap::new();
     let mut seen = Vec::new();
     for change in &delta.changes {
         let value = change.values[0];
         seen.clear();
-        seen.extend(delta.stack(change).map(|frame| &*frame.function));
+        seen.extend(change.stack.iter().map(|index| &*names[*index as usize]));
         if let Some(leaf) = seen.first() {
             let sums = by_name.entry(leaf).or_default();
             sums.0 = sums.0.saturating_add(value);
@@ -66,6 +73,36 @@ fn rows(delta: &Delta) -> Vec<Row> {
     let mut rows: Vec<Row> = kept.map(|(name, (flat, cum))| Row { function: name.to_owned(), flat, cum }).collect();
     rows.sort_by(|a, b| b.flat.unsigned_abs().cmp(&a.flat.unsigned_abs()).then_with(|| a.function.cmp(&b.function)));
     rows
+}
+
+/// A name without what pprof takes for parameters and template arguments (google/pprof, `demangleSingleFunction`).
+fn as_pprof_writes(name: &str) -> Cow<'_, str> {
+    let is_of_go_or_java = name.contains(".<") || name.contains("]).");
+    if is_of_go_or_java || !(name.contains(['<', '>', '[', ']']) || name.contains("::")) {
+        return name.into();
+    }
+    without(&without(name, '(', ')'), '<', '>').into_owned().into()
+}
+
+/// Cuts out what stands within brackets that match; from the first that does not, the rest stays.
+fn without(name: &str, open: char, close: char) -> Cow<'_, str> {
+    let (mut kept, mut begin, mut depth) = (String::new(), 0, 0_u32);
+    for (at, bracket) in name.match_indices([open, close]) {
+        if bracket.starts_with(open) {
+            if depth == 0 {
+                kept.push_str(&name[begin..at]);
+                begin = at;
+            }
+            depth += 1;
+        } else if depth == 0 {
+            break;
+        } else {
+            depth -= 1;
+            begin = if depth == 0 { at + 1 } else { begin };
+        }
+    }
+    kept.push_str(&name[begin..]);
+    kept.into()
 }
 
 #[cfg(test)]
@@ -97,6 +134,26 @@ mod tests {
         let (old, new): (&[&str], &[&str]) =
             (&["main.f a.go 1", "main.main a.go 9"], &["main.f a.go 2", "main.main a.go 9"]);
         check(&[(old, 100)], &[(new, 100)], &[]);
+    }
+
+    #[test]
+    fn names_are_written_as_pprof_writes_them() {
+        let cases = [
+            (
+                "hmac.New[go.shape.interface { Size() int; Write([]uint8) (int, error) }]",
+                "hmac.New[go.shape.interface { Size int; Write  }]",
+            ),
+            ("main.(*cache).fill", "main.(*cache).fill"),
+            ("main.(*cache[...]).fill", "main.(*cache[...]).fill"),
+            ("main.(*cache).fill.each[...].func1", "main..fill.each[...].func1"),
+            ("a::b<c<d>>::e(f(g), h)::i", "a::b::e::i"),
+            ("java.util.List.<init>", "java.util.List.<init>"),
+            ("a::b(c)) d(e)", "a::b) d(e)"),
+            ("a::b(c", "a::b(c"),
+        ];
+        for (name, written) in cases {
+            assert_eq!(as_pprof_writes(name), written);
+        }
     }
 
     #[test]

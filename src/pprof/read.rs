@@ -5,7 +5,7 @@
 //! memory of what is kept: two bytes on the wire can stand for an empty sample, and one location of many inlined frames can be
 //! named by many samples.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 
@@ -66,6 +66,8 @@ pub struct Profile {
     pub sample_types: Vec<SampleType>,
     pub samples: Vec<Sample>,
     pub frames: Vec<Frame>,
+    /// Names of functions that differ from their symbols: whoever made the profile has made them readable.
+    pub readable: HashSet<Arc<str>>,
     /// Which type a viewer shows first, by index.
     pub default_type: usize,
     /// Sampling period: bytes between samples of a heap profile, 524,288 unless the app changed it.
@@ -172,8 +174,8 @@ struct Parts {
     /// Location id to its index in `locations`, given at first mention.
     location_ids: HashMap<u64, u32>,
     locations: Vec<Option<RawLocation>>,
-    /// Function id to the string indices of name and file.
-    functions: HashMap<u64, (i64, i64)>,
+    /// Function id to the string indices of name, symbol and file.
+    functions: HashMap<u64, [i64; 3]>,
     strings: Vec<Arc<str>>,
     default_type: i64,
     period: i64,
@@ -244,7 +246,7 @@ impl Parts {
     fn function(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
         let wire = proto::Function::decode(bytes).map_err(|_| ReadError::Malformed("a function cannot be decoded"))?;
         self.budget.charge(64)?;
-        self.functions.insert(wire.id, (wire.name, wire.filename));
+        self.functions.insert(wire.id, [wire.name, wire.system_name, wire.filename]);
         Ok(())
     }
 
@@ -262,10 +264,11 @@ impl Parts {
         let sample_types = self.types.iter().map(|it| self.type_of(it)).collect::<Result<Vec<_>, _>>()?;
         let default = self.text(self.default_type)?;
         let default_type = sample_types.iter().position(|it| *it.name == *default).unwrap_or(sample_types.len() - 1);
-        let (frames, stacks) = self.resolve()?;
+        let (Frames { list: frames, readable, .. }, stacks) = self.resolve()?;
         let raw = std::mem::take(&mut self.samples);
         let samples = raw.into_iter().map(|it| self.finish(it, &stacks)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Profile { sample_types, samples, frames, default_type, period: self.period, time_nanos: self.time_nanos })
+        let (period, time_nanos) = (self.period, self.time_nanos);
+        Ok(Profile { sample_types, samples, frames, readable, default_type, period, time_nanos })
     }
 
     fn type_of(&self, wire: &proto::ValueType) -> Result<SampleType, ReadError> {
@@ -279,7 +282,7 @@ impl Parts {
 
     /// The frames, and for each location its frames by index, innermost first; `None` where a location was only mentioned.
     #[expect(clippy::type_complexity, reason = "both halves are read on the next line of the only caller")]
-    fn resolve(&mut self) -> Result<(Vec<Frame>, Vec<Option<Box<[u32]>>>), ReadError> {
+    fn resolve(&mut self) -> Result<(Frames, Vec<Option<Box<[u32]>>>), ReadError> {
         let mut frames = Frames::default();
         let mut stacks = Vec::with_capacity(self.locations.len());
         for location in std::mem::take(&mut self.locations) {
@@ -296,16 +299,22 @@ impl Parts {
             }
             stacks.push(Some(stack.into()));
         }
-        Ok((frames.list, stacks))
+        Ok((frames, stacks))
     }
 
     fn frame(&mut self, frames: &mut Frames, function: u64, line: i64) -> Result<u32, ReadError> {
         if let Some(index) = frames.by_line.get(&(function, line)) {
             return Ok(*index);
         }
-        let (name, file) = *self.functions.get(&function).ok_or(ReadError::Malformed("a line names no function"))?;
-        self.budget.charge(112)?;
-        let frame = Frame { function: self.text(name)?, file: self.text(file)?, line };
+        let names = *self.functions.get(&function).ok_or(ReadError::Malformed("a line names no function"))?;
+        let [name, symbol, file] = names.map(|at| self.text(at));
+        let (name, symbol, file) = (name?, symbol?, file?);
+        let is_readable = name != symbol;
+        self.budget.charge(if is_readable { 160 } else { 112 })?;
+        let frame = Frame { function: name, file, line };
+        if is_readable {
+            frames.readable.insert(Arc::clone(&frame.function));
+        }
         Ok(frames.keep((function, line), frame))
     }
 
@@ -337,6 +346,7 @@ impl Parts {
 #[derive(Default)]
 struct Frames {
     list: Vec<Frame>,
+    readable: HashSet<Arc<str>>,
     by_line: HashMap<(u64, i64), u32>,
 }
 

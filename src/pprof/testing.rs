@@ -1,5 +1,6 @@
 //! Small profiles for tests, written as stacks of `function file line`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use prost::Message;
@@ -31,6 +32,7 @@ fn profile<'a>(types: &[(&str, &str)], samples: impl Iterator<Item = (&'a [&'a s
         sample_types: sample_types.collect(),
         samples,
         frames,
+        readable: HashSet::new(),
         default_type: types.len() - 1,
         period: 524_288,
         time_nanos: 0,
@@ -81,7 +83,10 @@ pub fn encode(profile: &Profile) -> bytes::Bytes {
             .collect(),
         function: ids()
             .zip(&profile.frames)
-            .map(|(id, frame)| proto::Function { id, name: string(&frame.function), filename: string(&frame.file) })
+            .map(|(id, frame)| {
+                let name = string(&frame.function);
+                proto::Function { id, name, system_name: name, filename: string(&frame.file) }
+            })
             .collect(),
         time_nanos: 1,
         period: profile.period,

@@ -27,7 +27,9 @@ fn wire() -> proto::Profile {
             proto::Location { id: 7, address: 1, line: vec![line(1, 10), line(2, 20)] },
             proto::Location { id: 9, address: 2, line: vec![line(3, 30)] },
         ],
-        function: (1..=3).map(|id| proto::Function { id, name: id as i64 + 2, filename: 6 }).collect(),
+        function: (1..=3)
+            .map(|id| proto::Function { id, name: id as i64 + 2, system_name: id as i64 + 2, filename: 6 })
+            .collect(),
         string_table: strings.map(str::to_owned).to_vec(),
         time_nanos: 77,
         period: 512,

@@ -86,6 +86,8 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 fn main() -> std::io::Result<()> {
+    // Large enough to be sampled: a profile of the healthy service has a stack of it, for which the profiler reads its symbols.
+    let table = vec![1_u64; 1 << 19];
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?.port());
     std::thread::spawn(work);
@@ -97,5 +99,6 @@ fn main() -> std::io::Result<()> {
     for stream in listener.incoming() {
         let _gone = answer(stream?);
     }
+    drop(table);
     Ok(())
 }

@@ -22,6 +22,16 @@ pub enum ProfileKind {
 }
 
 impl ProfileKind {
+    /// Every one.
+    pub const ALL: [ProfileKind; 6] = [
+        ProfileKind::Heap,
+        ProfileKind::HeapAfterGc,
+        ProfileKind::Goroutine,
+        ProfileKind::GoroutineLeak,
+        ProfileKind::GoroutineDump,
+        ProfileKind::Index,
+    ];
+
     /// The `type` of the API.
     pub fn label(self) -> &'static str {
         match self {

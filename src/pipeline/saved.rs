@@ -113,7 +113,7 @@ impl SavedIncident {
     /// As the API shows it; `None` where a label is not one of ours.
     pub fn view(&self) -> Option<IncidentView> {
         let profiles = self.profiles.iter().filter_map(|it| {
-            let kind = PROFILES.iter().map(|kind| kind.label()).find(|label| *label == it.kind)?;
+            let kind = ProfileKind::ALL.iter().map(|kind| kind.label()).find(|label| *label == it.kind)?;
             let SavedProfile { id, reason, taken_at, bytes, .. } = it.clone();
             Some(ProfileView { id, kind, reason, taken_at, bytes })
         });
@@ -132,8 +132,6 @@ impl SavedIncident {
     }
 }
 
-const PROFILES: [ProfileKind; 4] =
-    [ProfileKind::Heap, ProfileKind::HeapAfterGc, ProfileKind::Goroutine, ProfileKind::Index];
 const STORIES: [Story; 4] = [Story::Open, Story::Named, Story::Recovered, Story::Killed];
 
 /// The kind with this label.
@@ -170,7 +168,10 @@ mod tests {
             verdict: "worker leaks".into(),
             culprits: vec![CulpritView { function: "f".into(), grew_bytes: -3, ..CulpritView::default() }],
             evidence: vec![EvidenceView { kind: "rule clients".into(), text: "28 open".into() }],
-            profiles: vec![ProfileView { id: "a1".into(), kind: "heap", ..ProfileView::default() }],
+            profiles: vec![
+                ProfileView { id: "a1".into(), kind: "heap", ..ProfileView::default() },
+                ProfileView { id: "a2".into(), kind: "goroutineleak", ..ProfileView::default() },
+            ],
         }
     }
 

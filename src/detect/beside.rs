@@ -4,7 +4,7 @@
 //! Both figures come more rarely than memory: the live heap with a profile, the load with the stream's own seconds. A bucket
 //! holds the mean of what was known in it; one in which nothing was known makes the whole ring mute.
 
-use super::statistics::{RING, median_of};
+use super::statistics::{RING, both_ends};
 
 /// Of memory's rise, what the live heap may have risen by and still not be its cause.
 const LEFT_BEHIND: f64 = 0.25;
@@ -73,8 +73,8 @@ impl Beside {
 }
 
 fn quarters_rise(values: &[f64]) -> f64 {
-    let quarter = values.len() / 4;
-    median_of(&values[values.len() - quarter..]) - median_of(&values[..quarter])
+    let (first, last) = both_ends(values);
+    last - first
 }
 
 #[cfg(test)]

@@ -140,10 +140,13 @@ impl Detectors {
     /// stood right under the limit, may have.
     fn bury(&mut self) {
         let Some(life) = self.life.take() else { return };
-        let well = !life.killed && self.memory.share() < self.settings.near_limit;
-        if let Some(held) = self.memory.held().filter(|_| well) {
+        if let Some(held) = self.memory.held().filter(|_| self.ended_well(life.killed, self.memory.share())) {
             self.plateaus.learn(&self.app, held);
         }
+    }
+
+    fn ended_well(&self, killed: bool, share: f64) -> bool {
+        !killed && share < self.settings.near_limit
     }
 
     /// Other settings from the next reading on. What was learned of the process stays.
@@ -185,10 +188,7 @@ impl Detectors {
             self.goroutines.restore(at, before.goroutines);
             self.threads.restore(at, before.threads);
             self.fds.restore(at, before.fds);
-        } else if let Some(held) = before.memory.held.best()
-            && !before.killed
-            && before.share < self.settings.near_limit
-        {
+        } else if let Some(held) = before.memory.held.best().filter(|_| self.ended_well(before.killed, before.share)) {
             self.plateaus.learn(&before.app, held);
         }
     }
@@ -206,19 +206,17 @@ impl Detectors {
 
     /// Churn is left out: an app that makes a client a job is well in all else, and its baselines are wanted.
     fn state(&self) -> State {
-        let standing = [
-            self.memory.severity(),
-            self.clients.severity(),
-            self.goroutines.severity(),
-            self.threads.severity(),
-            self.fds.severity(),
-            self.freeze.severity(),
-        ];
-        match standing.into_iter().flatten().max() {
+        let standing = self.piles().into_iter().chain([self.memory.severity(), self.freeze.severity()]);
+        match standing.flatten().max() {
             Some(severity) => severity.into(),
             None if self.life.is_none() || self.age < self.settings.startup_grace => State::Learning,
             None => State::Quiet,
         }
+    }
+
+    /// What stands of all that is counted and may pile up.
+    fn piles(&self) -> [Option<Severity>; 4] {
+        [self.clients.severity(), self.goroutines.severity(), self.threads.severity(), self.fds.severity()]
     }
 
     /// Meets the process of this reading: ends everything that was said of another.
@@ -251,12 +249,10 @@ impl Detectors {
             self.memory.stand_on(self.plateaus.ground(&self.app));
         }
         if let Some(memory) = reading.memory_bytes {
-            let others =
-                [self.clients.severity(), self.goroutines.severity(), self.threads.severity(), self.fds.severity()];
             let known = Known {
                 live_heap: reading.live_heap_bytes.map(|bytes| bytes as f64),
                 load: reading.load,
-                piles_up: others.iter().any(Option::is_some),
+                piles_up: self.piles().iter().any(Option::is_some),
             };
             changes.extend(self.memory.observe(reading.at, self.age, memory, limit, &known));
         }

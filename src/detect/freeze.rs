@@ -96,9 +96,10 @@ impl Freeze {
         let suspicion = self.strain(SUSPECT);
         self.is_suspect = suspicion.is_some();
         self.voice.listen(reading.at, reading.datagrams, !self.is_suspect);
-        let speaks = self.speaks(reading, suspicion);
+        let silent = self.voice.is_silent(reading.at, &self.samples);
+        let speaks = speaks(reading, suspicion, silent);
         self.since = suspicion.map(|_| self.since.unwrap_or(reading.at.saturating_sub(SUSPECT)));
-        match self.verdict(reading, speaks) {
+        match self.verdict(reading, speaks, silent) {
             Some((severity, strain)) => self.tell(reading, severity, strain),
             None => self.look_for_the_end(reading.at, speaks),
         }
@@ -162,24 +163,12 @@ impl Freeze {
         (full && even && reclaims && strain.faults >= FAULTS).then_some(strain)
     }
 
-    /// Anything that a frozen app cannot do.
-    fn speaks(&self, reading: &Reading, strain: Option<Strain>) -> bool {
-        let computes = strain.is_some_and(|it| match (it.user, it.system) {
-            (Some(user), Some(system)) => user >= 0.2 && user >= 0.5 * system,
-            _ => false,
-        });
-        computes
-            || self.voice.is_silent(reading.at, &self.samples) == Some(false)
-            || reading.pprof_answered.is_some_and(|ago| ago <= ANSWERED)
-    }
-
-    fn verdict(&self, reading: &Reading, speaks: bool) -> Option<(Severity, Strain)> {
+    fn verdict(&self, reading: &Reading, speaks: bool, silent: Option<bool>) -> Option<(Severity, Strain)> {
         if speaks {
             return None;
         }
         let strain = self.strain(HOLD)?;
         let kernel_busy = strain.system.is_some_and(|share| share >= 0.5) && strain.user.is_some_and(|it| it < 0.1);
-        let silent = self.voice.is_silent(reading.at, &self.samples);
         let unanswered = reading.pprof_silent.is_some_and(|time| time >= UNANSWERED);
         if silent == Some(true) || unanswered {
             // What the cgroup does not tell, the processor's time must.
@@ -245,6 +234,15 @@ impl Freeze {
         let since = *self.well_since.get_or_insert(at);
         if at.saturating_sub(since) < WELL { None } else { self.standing.clear(at) }
     }
+}
+
+/// Anything that a frozen app cannot do.
+fn speaks(reading: &Reading, strain: Option<Strain>, silent: Option<bool>) -> bool {
+    let computes = strain.is_some_and(|it| match (it.user, it.system) {
+        (Some(user), Some(system)) => user >= 0.2 && user >= 0.5 * system,
+        _ => false,
+    });
+    computes || silent == Some(false) || reading.pprof_answered.is_some_and(|ago| ago <= ANSWERED)
 }
 
 fn per_second(first: &Sample, last: &Sample, of: impl Fn(&Sample) -> Option<u64>) -> Option<f64> {

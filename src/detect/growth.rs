@@ -14,7 +14,7 @@ mod saved;
 use std::time::Duration;
 
 use super::burst::{Burst, Near, NearLimit};
-use super::excuse::{self, Case};
+use super::excuse;
 use super::facts::{Found, Known, Now, Told, Warned};
 use super::level::{Level, Look, NEW_GROUND};
 use super::plateau::{Ground, Held};
@@ -176,16 +176,8 @@ impl Growth {
 
     /// A bucket of this scale closed: does it show growth, and how soon is the limit reached?
     fn judge(&mut self, index: usize, now: &Now, changes: &mut Vec<Change>) {
+        self.settle(index, now);
         let level = &mut self.levels[index];
-        if level.scale.width() == Duration::from_secs(300)
-            && let Some(floor) = level.scale.last_floor()
-        {
-            self.near.settle(now.age, floor);
-            if level.scale.floors().len() == 1 {
-                self.held.interrupt();
-            }
-            self.held.settle(floor * now.limit, now.limit);
-        }
         level.trend = level.scale.trend(self.settings.min_rise);
         let Some(trend) = level.trend.filter(|trend| trend.floor > level.new_ground()) else {
             (level.warns, level.notices) = (0, 0);
@@ -194,15 +186,11 @@ impl Growth {
         let left = trend.seconds_until(1.0);
         let fast = level.is_fast();
         let haste = if fast { HASTE } else { 0.0 };
-        let quiet = self.burst.was_quiet();
-        let starting = now.age < self.settings.startup_grace && !quiet;
-        // A start without a quiet moment that loses pace: a JVM that touched its heap, 3 MiB/s up to its -Xmx, looked a minute from
-        // its end at 66 s and stood still at 90. A leak from the first second keeps its pace.
-        let loads = now.age < 2 * self.settings.startup_grace && !quiet && trend.pace < STEADY;
-        let waits = if fast { starting || loads } else { now.age < self.settings.startup_grace };
+        let waits = self.waits(now, &trend, fast);
         let soon = left <= self.settings.warn_horizon.as_secs_f64();
         let warns = soon && left <= self.settings.horizon(trend.ceiling + haste) * trend.span && !waits;
         let notices = left <= self.settings.horizon_notice * trend.span;
+        let level = &mut self.levels[index];
         level.warns = if warns { level.warns + 1 } else { 0 };
         level.notices = if notices { level.notices + 1 } else { 0 };
         // Growth that feeds on itself has four quarters as its proof, each steeper than the last, and a minute more costs most there.
@@ -213,24 +201,39 @@ impl Growth {
             told.grew_at = now.at;
         }
         if warns {
-            let excuse = self.excuse(&self.levels[index], now, &trend, left);
+            let excuse = self.excuse(&self.levels[index], now, &trend);
             changes.extend(self.warn(now, rule, &trend, left, excuse));
         } else if notices && self.standing.severity().is_none() {
             changes.extend(self.tell_trend(now, rule, Severity::Notice, &trend, None, false));
         }
     }
 
+    /// Whether the process is so young that this growth may be its start.
+    fn waits(&self, now: &Now, trend: &Trend, fast: bool) -> bool {
+        let (grace, quiet) = (self.settings.startup_grace, self.burst.was_quiet());
+        if !fast {
+            return now.age < grace;
+        }
+        // A start without a quiet moment that loses pace: a JVM that touched its heap, 3 MiB/s up to its -Xmx, looked a minute from
+        // its end at 66 s and stood still at 90. A leak from the first second keeps its pace.
+        !quiet && (now.age < grace || now.age < 2 * grace && trend.pace < STEADY)
+    }
+
+    /// The floors of 300 s tell what this life stands at: low, and for an hour.
+    fn settle(&mut self, index: usize, now: &Now) {
+        let scale = &self.levels[index].scale;
+        let Some(floor) = scale.last_floor().filter(|_| scale.width() == Duration::from_secs(300)) else { return };
+        self.near.settle(now.age, floor);
+        if scale.floors().len() == 1 {
+            self.held.interrupt();
+        }
+        self.held.settle(floor * now.limit, now.limit);
+    }
+
     /// Why this growth is held at a notice, in words.
-    fn excuse(&self, level: &Level, now: &Now, trend: &Trend, left: f64) -> Option<String> {
+    fn excuse(&self, level: &Level, now: &Now, trend: &Trend) -> Option<String> {
         let ground = self.ground_bytes.map(|bytes| Ground::under(bytes, now.limit));
-        let case = Case {
-            share: now.share(),
-            limit: now.limit,
-            left,
-            settled: self.held.best().is_some(),
-            piles_up: now.piles_up,
-        };
-        excuse::of(level, trend, ground, &case)
+        excuse::of(level, trend, now, ground, self.held.best().is_some())
     }
 
     /// A warning; critical when the limit is near; told again when the time to it has halved.

@@ -5,7 +5,7 @@
 //! load; the same memory for each unit of load, and more load, is a busier day.
 
 use super::beside::Beside;
-use super::statistics::{RING, median_of, pairs_of, slope_by, theil_sen};
+use super::statistics::{RING, both_ends, pairs_of, slope_by, theil_sen};
 
 /// Loads that differ by less than this share of the highest are the same load.
 const SAME: f64 = 0.02;
@@ -34,12 +34,10 @@ pub(super) fn explain(floors: &[f64], loads: &Beside) -> Option<Explained> {
     for ((rest, floor), load) in rest.iter_mut().zip(floors).zip(loads) {
         *rest = floor - per_load * load;
     }
-    let quarter = floors.len() / 4;
-    let last = floors.len() - quarter;
-    let to = median_of(&loads[last..]);
-    let in_proportion = per_load * to <= IN_PROPORTION * median_of(&floors[last..]);
+    let (from, to) = both_ends(loads);
+    let in_proportion = per_load * to <= IN_PROPORTION * both_ends(floors).1;
     let grew_all_the_same = theil_sen(&rest[..floors.len()]) > LEFT_OVER * theil_sen(floors);
-    (in_proportion && !grew_all_the_same).then(|| Explained { from: median_of(&loads[..quarter]), to })
+    (in_proportion && !grew_all_the_same).then_some(Explained { from, to })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 /// Buckets that a ring holds. 32 gives 496 pairs, a slope that half of the points may disagree with, at 512 bytes a ring.
 pub(super) const RING: usize = 32;
-const PAIRS: usize = RING * (RING - 1) / 2;
+const PAIRS: usize = pairs_of(RING);
 
 /// The median; the values are reordered. Zero for nothing.
 pub(super) fn median(values: &mut [f64]) -> f64 {
@@ -23,39 +23,41 @@ pub(super) fn median(values: &mut [f64]) -> f64 {
 
 /// The Theil–Sen slope of equally spaced values, per step. At most the first [`RING`] values count.
 pub(super) fn theil_sen(values: &[f64]) -> f64 {
-    let values = &values[..values.len().min(RING)];
-    let mut slopes = [0.0; PAIRS];
-    let mut pairs = 0;
-    for (i, from) in values.iter().enumerate() {
-        for (steps, to) in values[i + 1..].iter().enumerate() {
-            slopes[pairs] = (to - from) / (steps + 1) as f64;
-            pairs += 1;
-        }
-    }
-    median(&mut slopes[..pairs])
+    median_slope(values.len(), |i, j| Some((values[j] - values[i]) / (j - i) as f64)).0
 }
 
 /// How many pairs of equally many values there are.
-pub(super) fn pairs_of(values: usize) -> usize {
+pub(super) const fn pairs_of(values: usize) -> usize {
     values * values.saturating_sub(1) / 2
 }
 
 /// The median over all pairs of how much `values` change for each unit that `by` changes, and how many pairs it was taken over:
 /// those whose `by` differ by at least `least`. At most the first [`RING`] values count.
 pub(super) fn slope_by(values: &[f64], by: &[f64], least: f64) -> (f64, usize) {
-    let n = values.len().min(by.len()).min(RING);
+    median_slope(values.len().min(by.len()), |i, j| {
+        let step = by[j] - by[i];
+        (step.abs() >= least && step != 0.0).then(|| (values[j] - values[i]) / step)
+    })
+}
+
+/// The median over the pairs of so many points, [`RING`] at most, that have a slope, and how many those are.
+fn median_slope(points: usize, slope: impl Fn(usize, usize) -> Option<f64>) -> (f64, usize) {
+    let n = points.min(RING);
     let mut slopes = [0.0; PAIRS];
     let mut pairs = 0;
     for i in 0..n {
-        for j in i + 1..n {
-            let step = by[j] - by[i];
-            if step.abs() >= least && step != 0.0 {
-                slopes[pairs] = (values[j] - values[i]) / step;
-                pairs += 1;
-            }
+        for slope in (i + 1..n).filter_map(|j| slope(i, j)) {
+            slopes[pairs] = slope;
+            pairs += 1;
         }
     }
     (median(&mut slopes[..pairs]), pairs)
+}
+
+/// The medians of the first and of the last quarter.
+pub(super) fn both_ends(values: &[f64]) -> (f64, f64) {
+    let quarter = values.len() / 4;
+    (median_of(&values[..quarter]), median_of(&values[values.len() - quarter..]))
 }
 
 /// The median of a copy: for short slices that must keep their order.

@@ -255,10 +255,12 @@ fn spawn(
     let (output, output_part) = watch::channel(Arc::new(OutputPart::default()));
     let (watched, watch_part) = watch::channel(Arc::new(WatchPart::default()));
     let (incidents, incidents_part) = watch::channel(Arc::default());
-    let (state, state_part) = watch::channel(Arc::default());
+    let (state, state_part) = watch::channel(Arc::new(bound.unusable_state.iter().cloned().collect()));
     let before = config.state.dir.as_deref().and_then(state_file::load);
     // The file as it was until the watch knows more: an early write must not empty it.
     let first = before.as_deref().map(Saved::watched).unwrap_or_default();
+    let mut detectors = Detectors::new(settings::detectors(config));
+    detectors.restore(first.rules.clone());
     let (saved, saved_in) = watch::channel(Arc::new(first));
     let (owners, changes) = Owners::new(config, bound.page.local_addr().port(), wall_clock());
 
@@ -281,11 +283,8 @@ fn spawn(
         part: watched,
         saved: config.state.dir.is_some().then_some(saved),
     };
-    let mut detectors = Detectors::new(settings::detectors(config));
-    detectors.restore(before.as_ref().map_or_else(Default::default, |it| it.rules.clone()));
-    let watch = pipeline::watch::Watch::new(detectors, config.watch.interval, wall_clock, watch_wires)
-        .of(settings::app(config));
     let (plan, who) = changes.investigation.borrow().clone();
+    let watch = pipeline::watch::Watch::new(detectors, config.watch.interval, wall_clock, watch_wires).of(who.clone());
     let wires = investigate::Wires {
         findings: findings_in,
         asked: asked_in,

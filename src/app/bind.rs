@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::page::{HealthServer, PageServer};
+use crate::sink::state;
+use crate::snapshot::DegradedView;
 use crate::source::{udp::UdpSource, unix::UnixgramSource, unix_stream::UnixStreamSource};
 
 use super::{own_address, settings};
 
-/// Everything that listens, bound and not yet reading.
+/// Everything that listens, bound and not yet reading, and the folder of the state, tried.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub statsd: Vec<UdpSource>,
@@ -21,6 +23,8 @@ pub(super) struct Bound {
     pub health: HealthServer,
     /// IPv6 addresses that this machine does not have: said, not refused, as long as another address was bound.
     pub missing: Vec<SocketAddr>,
+    /// What is wrong with `state.dir`; its owner says so from then on.
+    pub unusable_state: Option<DegradedView>,
 }
 
 impl Bound {
@@ -50,7 +54,8 @@ impl Bound {
         faults.extend(page.as_ref().err().map(|fault| refused("page.listen", &config.page.listen, fault)));
         match (health, page) {
             (Ok(health), Ok(page)) if faults.is_empty() => {
-                let bound = Bound { statsd, unixgram, unixstream, page, health, missing };
+                let unusable_state = config.state.dir.as_deref().and_then(state::check);
+                let bound = Bound { statsd, unixgram, unixstream, page, health, missing, unusable_state };
                 own_address::fault(config, &bound).await.map_or(Ok(bound), |fault| Err(vec![fault]))
             }
             _ => Err(faults),

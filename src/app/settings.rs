@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::aggregate;
 use crate::config::{Config, Counters, Limit, MapperProfile, Output, TagAction, TraceAddress, UploadTo};
 use crate::datadog::Policy;
-use crate::pipeline::watch::App;
 use crate::pipeline::words::Identity;
 use crate::pipeline::{StopTime, plan};
 use crate::secret::Secret;
@@ -217,13 +216,5 @@ pub(super) fn identity(config: &Config, port: u16) -> Identity {
         page_url: public.map_or_else(|| format!("http://127.0.0.1:{port}"), |url| url.base()),
         page_port: port,
         public_url: public.is_some(),
-    }
-}
-
-/// Whose lives teach one another what is known ground.
-pub(super) fn app(config: &Config) -> App {
-    App {
-        service: config.datadog.service.clone().unwrap_or_default(),
-        version: config.datadog.version.clone().unwrap_or_default(),
     }
 }

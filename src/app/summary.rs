@@ -4,7 +4,6 @@
 use std::fmt::Write;
 
 use crate::config::{Config, Limit, Output, TraceAddress, UploadTo};
-use crate::sink::state;
 use crate::snapshot::DegradedView;
 
 use super::bind::Bound;
@@ -34,7 +33,7 @@ fn text(config: &Config, bound: &Bound) -> String {
     {
         line("degraded", &format!("datadog.api_key_file: {} is not there; all is held until it is", file.display()));
     }
-    for missing in degraded(config) {
+    for missing in degraded(config).iter().chain(&bound.unusable_state) {
         line("degraded", &format!("{}: {}; {}", missing.what, missing.why, missing.fix));
     }
     line("output", &output(config));
@@ -115,6 +114,5 @@ pub(super) fn degraded(config: &Config) -> Vec<DegradedView> {
             fix: "set datadog.api_key_file or DD_API_KEY, or datadog.agent.dogstatsd".to_owned(),
         });
     }
-    list.extend(config.state.dir.as_deref().and_then(state::check));
     list
 }

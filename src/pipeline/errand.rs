@@ -143,7 +143,7 @@ impl Errand {
         let step = self.step;
         let work = move || {
             let dump = Arc::new(dump::read(&text));
-            let material = self.material(Latest::Dump(dump.clone()));
+            let material = self.material(Some(dump.clone()));
             (dump, material.map(|material| compare::compare(&material)))
         };
         let broken = |_| PullFailed { reason: "not_a_profile", words: "the dump broke its reader".to_owned() };
@@ -162,35 +162,25 @@ impl Errand {
     }
 
     /// Reads and compares on a blocking thread.
-    async fn read(self, bytes: bytes::Bytes) -> (Option<Result<u64, String>>, Option<Result<Compared, String>>) {
+    async fn read(mut self, bytes: bytes::Bytes) -> (Option<Result<u64, String>>, Option<Result<Compared, String>>) {
         let work = move || {
             let is_heap = self.step.kind.is_heap();
             let live = is_heap.then(|| compare::live_heap(&bytes));
             let readable = !matches!(live, Some(Err(_)));
-            let naming = (self.step.purpose == Purpose::Evidence && readable)
-                .then(|| self.material(Latest::Profile(bytes)))
-                .flatten();
-            (live, naming.map(|material| compare::compare(&material)))
+            if self.step.purpose != Purpose::Evidence || !readable {
+                return (live, None);
+            }
+            self.round.take(self.step.kind, self.at, bytes);
+            (live, self.material(None).map(|material| compare::compare(&material)))
         };
         tokio::task::spawn_blocking(work).await.unwrap_or((Some(Err("the profile broke its reader".to_owned())), None))
     }
 
-    fn material(self, latest: Latest) -> Option<Material> {
+    /// What is known once the step at hand is part of the round; `None` without a heap.
+    fn material(self, dump: Option<Arc<Dump>>) -> Option<Material> {
         let Errand { baselines, rss_bytes, fds, round, .. } = self;
-        let (mut heap, mut goroutines, mut leaked, mut dump) = (round.heap, round.goroutines, round.leaked, None);
-        match (latest, self.step.kind) {
-            (Latest::Dump(read), _) => dump = Some(read),
-            (Latest::Profile(bytes), ProfileKind::Goroutine) => goroutines = Some(bytes),
-            (Latest::Profile(bytes), ProfileKind::GoroutineLeak) => leaked = Some(bytes),
-            (Latest::Profile(bytes), _) => heap = Some((self.at, bytes)),
-        }
+        let Round { heap, goroutines, leaked, previous } = round;
         let (at, heap) = heap?;
-        Some(Material { baselines, heap, goroutines, leaked, dump, previous: round.previous, at, rss_bytes, fds })
+        Some(Material { baselines, heap, goroutines, leaked, dump, previous, at, rss_bytes, fds })
     }
-}
-
-/// What the step at hand brought.
-enum Latest {
-    Profile(bytes::Bytes),
-    Dump(Arc<Dump>),
 }

@@ -180,9 +180,14 @@ impl Incident {
         !frozen && self.kind != IncidentKind::Alert(AlertKind::ClientChurn)
     }
 
+    /// The naming, where profiles named somebody.
+    pub fn named(&self) -> Option<&Naming> {
+        self.naming.as_ref().filter(|naming| naming.is_named())
+    }
+
     /// Whether profiles named somebody.
     pub fn is_named(&self) -> bool {
-        self.naming.as_ref().is_some_and(Naming::is_named)
+        self.named().is_some()
     }
 }
 

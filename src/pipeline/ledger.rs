@@ -76,12 +76,7 @@ impl Ledger {
 
     fn join(&mut self, alert: &Alert, now: f64) -> Vec<Event> {
         let was = self.open.as_ref().map(|incident| incident.severity);
-        if self.open.is_none() {
-            let id = self.next_id(now);
-            self.open =
-                Some(Incident::open(id, IncidentKind::Alert(alert.kind), alert.severity, self.app.clone(), now));
-        }
-        let Some(incident) = self.open.as_mut() else { return Vec::new() };
+        let incident = self.opened(IncidentKind::Alert(alert.kind), alert.severity, now);
         let froze = alert.kind == AlertKind::Freeze && !incident.standing.contains_key(&AlertKind::Freeze);
         incident.join(alert.clone());
         let (severity, in_loop) = (incident.severity, incident.kind == IncidentKind::CrashLoop);
@@ -96,6 +91,13 @@ impl Ledger {
             _ if froze => self.tell(Chapter::Critical, now),
             _ => Vec::new(),
         }
+    }
+
+    /// The open incident; where there is none, a new one.
+    fn opened(&mut self, kind: IncidentKind, severity: Severity, now: f64) -> &mut Incident {
+        let open = self.open.take();
+        let incident = open.unwrap_or_else(|| Incident::open(self.next_id(now), kind, severity, self.app.clone(), now));
+        self.open.insert(incident)
     }
 
     /// The second of the opening and a running number: unique over restarts of the sidecar too, and fit for an address.
@@ -166,11 +168,8 @@ impl Ledger {
     /// Another bad end of the series: the first time it is told, then it only stands in the sentence.
     fn looped(&mut self, certain: bool, now: f64) -> Vec<Event> {
         let before = self.closed.front().filter(|_| self.open.is_none()).cloned();
-        if self.open.is_none() {
-            let id = self.next_id(now);
-            self.open = Some(Incident::open(id, IncidentKind::CrashLoop, Severity::Crit, self.app.clone(), now));
-        }
-        let Some(incident) = self.open.as_mut() else { return Vec::new() };
+        let series = self.lives.told(now);
+        let incident = self.opened(IncidentKind::CrashLoop, Severity::Crit, now);
         let first = incident.series.is_none();
         if let Some(before) = before {
             // What the life before was found to leak, this one leaks too, until a profile says other.
@@ -182,7 +181,7 @@ impl Ledger {
         incident.severity = Severity::Crit;
         incident.presumed = !certain;
         incident.standing.clear();
-        incident.series = Some(self.lives.told(now));
+        incident.series = Some(series);
         let opening = !incident.told;
         self.reword();
         if !first {
@@ -224,15 +223,10 @@ impl Ledger {
     }
 
     fn killed(&mut self, certain: bool, who: &str, life: Option<Life>, now: f64) -> Vec<Event> {
-        if self.open.is_none() {
-            let id = self.next_id(now);
-            self.open = Some(Incident::open(id, IncidentKind::OomKill, Severity::Crit, self.app.clone(), now));
-        }
-        if let Some(incident) = self.open.as_mut() {
-            incident.presumed = !certain;
-            if incident.kind == IncidentKind::Alert(AlertKind::ClientChurn) {
-                incident.turn(IncidentKind::OomKill);
-            }
+        let incident = self.opened(IncidentKind::OomKill, Severity::Crit, now);
+        incident.presumed = !certain;
+        if incident.kind == IncidentKind::Alert(AlertKind::ClientChurn) {
+            incident.turn(IncidentKind::OomKill);
         }
         let end = story::killed(self.open.as_ref(), &self.figures, certain, life.as_ref(), now);
         self.end(State::Killed, format!("{who}{end}"), now)

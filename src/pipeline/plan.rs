@@ -129,7 +129,7 @@ pub struct Plan {
     next_baseline: Duration,
     baseline_every: Duration,
     had_healthy: bool,
-    next_index: Duration,
+    last_index: Option<Duration>,
     index_every: Duration,
 }
 
@@ -152,7 +152,7 @@ impl Plan {
             next_baseline: Duration::MAX,
             baseline_every: BASELINE_EVERY,
             had_healthy: false,
-            next_index: Duration::MAX,
+            last_index: None,
             index_every: INDEX_EVERY,
         }
     }
@@ -170,7 +170,6 @@ impl Plan {
         self.seen = Some(now);
         self.first_sight = Retry::At { due: now, wait: FIRST_SIGHT_RETRY.0 };
         self.next_baseline = now + self.settings.baseline_after;
-        self.next_index = now;
     }
 
     pub fn vanished(&mut self) {
@@ -256,12 +255,15 @@ impl Plan {
             let heap = if self.had_healthy { ProfileKind::Heap } else { ProfileKind::HeapAfterGc };
             let kinds = [ProfileKind::Index, heap, ProfileKind::Goroutine];
             self.queue.extend(kinds.map(|kind| Step { kind, purpose: Purpose::Baseline }));
-        } else if now >= self.next_index
-            || (figures.strained && now + self.index_every >= self.next_index + INDEX_SUSPECT)
-        {
-            self.next_index = now + self.index_every;
+        } else if self.wants_index(now, figures.strained) {
+            self.last_index = Some(now);
             self.queue.push_back(Step { kind: ProfileKind::Index, purpose: Purpose::Count });
         }
+    }
+
+    fn wants_index(&self, now: Duration, strained: bool) -> bool {
+        let every = if strained { INDEX_SUSPECT } else { self.index_every };
+        self.last_index.is_none_or(|last| now >= last + every)
     }
 
     /// Whether evidence of this round is still to come after the step at hand.
@@ -290,7 +292,7 @@ impl Plan {
             (Purpose::Count, _) => {
                 let slow = took > BURDEN.0;
                 self.index_every = if slow { (self.index_every * 2).min(INDEX_RARELY) } else { INDEX_EVERY };
-                self.next_index = now + self.index_every;
+                self.last_index = Some(now);
             }
             _ => {}
         }

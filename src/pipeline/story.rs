@@ -58,7 +58,7 @@ pub fn frozen(incident: &Incident, alert: &Alert) -> String {
         clean(&incident.app, 60),
         alert.evidence
     );
-    if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
+    if let Some(naming) = incident.named() {
         let _ = write!(text, ". The leak: {}", naming.sentence);
     }
     text
@@ -66,7 +66,7 @@ pub fn frozen(incident: &Incident, alert: &Alert) -> String {
 
 /// The series as `lives` tell it, and what is known of the leak.
 pub fn crash_loop(incident: &Incident, series: &str) -> String {
-    let leak = match incident.naming.as_ref().filter(|naming| naming.is_named()) {
+    let leak = match incident.named() {
         Some(naming) => format!("The leak: {}", naming.sentence),
         None => format!("The leak is not named: {}", unnamed(incident)),
     };
@@ -75,7 +75,7 @@ pub fn crash_loop(incident: &Incident, series: &str) -> String {
 
 pub fn recovered(incident: &Incident, figures: &Figures, why: &str) -> String {
     let mut text = format!("{} is over: {why}; memory is at {}", clean(&incident.app, 60), bytes(figures.memory_bytes));
-    if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
+    if let Some(naming) = incident.named() {
         let _ = write!(text, ". What leaked: {}", naming.sentence);
     }
     text

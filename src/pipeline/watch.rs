@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::chart::Chart;
 use super::saved::{SavedTarget, SavedWatch};
+use super::words::Identity;
 use super::{Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
 use crate::detect::{self, Detector, Detectors, Outlook, Reading, State};
 use crate::snapshot::{DegradedView, MemoryView, StatsdPart, TargetView, WatchPart};
@@ -66,22 +67,8 @@ pub struct Watch {
     load: Load,
     /// When the state was published last.
     saved_at: Duration,
-    /// `service` and `version` as set: with them, lives of an app teach one another, and no other app.
-    app: App,
-}
-
-/// What the app is called across its lives.
-#[derive(Clone, Debug, Default)]
-pub struct App {
-    pub service: String,
-    pub version: String,
-}
-
-impl App {
-    fn name(&self, target: &Target) -> String {
-        let service = if self.service.is_empty() { &target.name } else { &self.service };
-        if self.version.is_empty() { service.clone() } else { format!("{service} {}", self.version) }
-    }
+    /// By service and version as set, lives of an app teach one another, and no other app.
+    who: Identity,
 }
 
 impl Watch {
@@ -99,14 +86,14 @@ impl Watch {
             kernel_drops: 0,
             load: Load::default(),
             saved_at: Duration::ZERO,
-            app: App::default(),
+            who: Identity::default(),
         }
     }
 
     /// Whose lives they are that teach one another.
     #[must_use]
-    pub fn of(self, app: App) -> Watch {
-        Watch { app, ..self }
+    pub fn of(self, who: Identity) -> Watch {
+        Watch { who, ..self }
     }
 
     /// Runs until the sampler has ended.
@@ -180,7 +167,7 @@ impl Watch {
                 let renamed = new.name != old.name;
                 self.target = Some(new.clone());
                 if renamed {
-                    self.detectors.renamed(&self.app.name(new));
+                    self.detectors.renamed(&self.who.lives_as(new));
                     let _closed = self.wires.findings.send(Finding::Renamed(new.clone())).await;
                 }
             }
@@ -219,8 +206,6 @@ impl Watch {
         (self.lost, self.kills, self.killing) = (true, None, None);
         if gone == Gone::OomKilled {
             self.detectors.killed();
-        }
-        if gone == Gone::OomKilled {
             count(&telemetry::APP_OOM_KILLS, own);
         }
         let _closed = self.wires.findings.send(Finding::Vanished(gone)).await;
@@ -234,7 +219,7 @@ impl Watch {
         if self.target.take().is_some() {
             let _closed = self.wires.findings.send(Finding::Vanished(Gone::Ended)).await;
         }
-        self.detectors.watching(&self.app.name(&target));
+        self.detectors.watching(&self.who.lives_as(&target));
         self.target = Some(target.clone());
         let _closed = self.wires.findings.send(Finding::Appeared(target)).await;
     }

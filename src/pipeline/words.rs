@@ -32,6 +32,12 @@ impl Identity {
     pub fn app(&self, target: &Target) -> String {
         if self.service.is_empty() { target.name.clone() } else { self.service.clone() }
     }
+
+    /// The name that its lives share: of one version, for the next may need other memory.
+    pub fn lives_as(&self, target: &Target) -> String {
+        let app = self.app(target);
+        if self.version.is_empty() { app } else { format!("{app} {}", self.version) }
+    }
 }
 
 /// The sentence of an incident as it stands: who leaks and when it ends, or what is known and why no more.
@@ -49,7 +55,7 @@ pub fn verdict(incident: &Incident, figures: &Figures) -> String {
     if incident.alerts.keys().all(|kind| *kind == AlertKind::ClientChurn) && !incident.alerts.is_empty() {
         return format!("{app} {}", growth(incident, &Figures::default()));
     }
-    if let Some(naming) = incident.naming.as_ref().filter(|naming| naming.is_named()) {
+    if let Some(naming) = incident.named() {
         return format!("{app} leaks: {}{}", naming.sentence, outlook(incident, figures));
     }
     if let Some(before) = &incident.before {
@@ -106,7 +112,7 @@ pub fn event(incident: &Incident, figures: &Figures, who: &Identity, now: f64) -
 
 fn title(incident: &Incident, figures: &Figures) -> String {
     let app = clean(&incident.app, 40);
-    let culprit = incident.naming.as_ref().filter(|it| it.is_named()).and_then(|it| it.culprits.first());
+    let culprit = incident.named().and_then(|it| it.culprits.first());
     let culprit = culprit.map(|it| clean(&it.function, 60));
     let leaked = culprit.as_ref().map_or(String::new(), |function| format!("; it leaked in {function}"));
     let when = figures.time_to_limit.map_or(String::new(), |left| format!(": limit in {}", duration(left)));
@@ -242,7 +248,7 @@ fn tags(incident: &Incident, who: &Identity) -> Vec<String> {
     let mut tags = who.tags.clone();
     tags.push(format!("oomwatch_incident:{}", incident.id));
     tags.push(format!("oomwatch_kind:{}", incident.kind.label()));
-    if let Some(culprit) = incident.naming.as_ref().filter(|it| it.is_named()).and_then(|it| it.culprits.first()) {
+    if let Some(culprit) = incident.named().and_then(|it| it.culprits.first()) {
         tags.push(format!("oomwatch_culprit:{}", clean(&culprit.made_by, 150).replace(',', "_")));
     }
     tags

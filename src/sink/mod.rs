@@ -27,6 +27,7 @@ pub mod store;
 mod store_dir;
 mod tunnel;
 pub mod upload;
+mod whole;
 
 pub use connect::Proxy;
 pub use spool::last_partial;

@@ -5,18 +5,18 @@
 //! line holds a version and a checksum. A file of another version, or one that is not what was written, is told once and counted,
 //! and everything starts anew; a disk that fails costs the state and nothing else.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::whole;
 use crate::pipeline::WallClock;
 use crate::pipeline::saved::{INCIDENTS, Saved, SavedIncident, SavedWatch};
 use crate::snapshot::{DegradedView, IncidentView};
@@ -48,8 +48,9 @@ pub enum Found {
 /// Makes the folder and tries it; the words say what is wrong and what mends it.
 pub fn check(dir: &Path) -> Option<DegradedView> {
     let tried = DirBuilder::new().recursive(true).mode(0o700).create(dir).and_then(|()| {
-        write_through(&dir.join(UNFINISHED), b"")?;
-        fs::remove_file(dir.join(UNFINISHED))
+        whole::remove(&dir.join(UNFINISHED))?;
+        whole::write_through(&dir.join(UNFINISHED), b"")?;
+        whole::remove(&dir.join(UNFINISHED))
     });
     tried.err().map(|fault| degraded(&fault.to_string()))
 }
@@ -78,7 +79,7 @@ pub fn load(dir: &Path) -> Option<Box<Saved>> {
 
 fn find(dir: &Path) -> Found {
     let unusable = |reason, why: String| Found::Unusable { reason, why };
-    let bytes = match read(&dir.join(NAME)) {
+    let bytes = match whole::read(&dir.join(NAME), MAX_BYTES as u64) {
         Ok(bytes) => bytes,
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Found::Nothing,
         Err(fault) => return unusable("read", fault.to_string()),
@@ -87,13 +88,6 @@ fn find(dir: &Path) -> Found {
         Ok(saved) => Found::State(Box::new(saved)),
         Err((reason, why)) => unusable(reason, why),
     }
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > MAX_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 fn decode(bytes: &[u8]) -> Result<Saved, (&'static str, String)> {
@@ -125,25 +119,11 @@ fn encode(saved: &mut Saved) -> Vec<u8> {
 }
 
 fn write(dir: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = dir.join(UNFINISHED);
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    write_through(&unfinished, bytes)?;
-    fs::rename(&unfinished, dir.join(NAME))?;
-    // The name itself is on disk only when the folder is.
-    File::open(dir)?.sync_all()
-}
-
-/// A new file for us alone; what a kill left under its name goes first, and no symlink is followed.
-fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(fault),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.write(true).create_new(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    // What a kill left under its name goes first.
+    let unfinished = dir.join(UNFINISHED);
+    whole::remove(&unfinished)?;
+    whole::write(&unfinished, &dir.join(NAME), bytes)
 }
 
 /// The owner of the file.

@@ -1,14 +1,14 @@
 //! Profile files in one folder: `<id>.<kind>.pb.gz`. Blocking; called on threads made for that.
 //!
-//! A file appears under its name only when all of it is on disk, so a kill leaves whole files or none. Names are made here and
-//! never taken from outside, and no symlink is followed.
+//! A file appears under its name only when all of it is on disk ([`whole`]), so a kill leaves whole files or none. Names are made
+//! here and never taken from outside.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use super::whole;
 
 const ENDING: &str = ".pb.gz";
 const UNFINISHED: &str = ".unfinished-";
@@ -63,40 +63,16 @@ fn parse(name: &str) -> Option<(String, String)> {
     (is_id(id) && plain).then(|| (id.to_owned(), kind.to_owned()))
 }
 
-/// Writes, waits for the disk, and gives the file its name.
 pub(super) fn write(dir: &Path, id: &str, kind: &str, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = dir.join(format!("{UNFINISHED}{id}"));
-    let written = write_through(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path(dir, id, kind)));
-    if written.is_err() {
-        let _ = fs::remove_file(&unfinished);
-    }
-    written?;
-    // The name itself is on disk only when the folder is.
-    File::open(dir)?.sync_all()
+    whole::write(&dir.join(format!("{UNFINISHED}{id}")), &path(dir, id, kind), bytes)
 }
 
-fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.write(true).create_new(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// Reads at most `limit` bytes; what is longer is not what we wrote.
 pub(super) fn read(dir: &Path, id: &str, kind: &str, limit: u64) -> io::Result<Vec<u8>> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path(dir, id, kind))?;
-    let mut bytes = Vec::new();
-    let n = file.take(limit + 1).read_to_end(&mut bytes)?;
-    if n as u64 > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    whole::read(&path(dir, id, kind), limit)
 }
 
 pub(super) fn remove(dir: &Path, id: &str, kind: &str) -> io::Result<()> {
-    match fs::remove_file(path(dir, id, kind)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    whole::remove(&path(dir, id, kind))
 }
 
 #[cfg(test)]

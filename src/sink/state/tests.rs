@@ -1,5 +1,6 @@
 //! The state file on a real disk: whole or not there, damaged or of another time, on a folder that cannot be used.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;

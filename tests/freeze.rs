@@ -7,13 +7,13 @@ mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use support::cgroup::Cgroup;
 use support::intake::FakeIntake;
-use support::{Sidecar, have, root, wait_for};
+use support::{Kept, Sidecar, go_build, have, root, wait_for};
 use tokio::time::Instant;
 
 const LIMIT: u64 = 64 << 20;
@@ -21,16 +21,11 @@ const LIMIT: u64 = 64 << 20;
 const PROMISED: Duration = Duration::from_secs(15);
 
 fn app() -> PathBuf {
-    let out = root().join("target/frozen");
-    std::fs::create_dir_all(&out).unwrap();
-    let source = root().join("tests/frozen");
-    let status = Command::new("go").args(["build", "-o"]).arg(&out).arg("./...").current_dir(source).status().unwrap();
-    assert!(status.success(), "tests/frozen does not build");
-    out.join("frozen")
+    go_build("tests/frozen", "./...", "frozen").join("frozen")
 }
 
 /// The app in its cgroup; killed at the end, which a frozen one takes a while for.
-struct Frozen(Child);
+struct Frozen(Kept);
 
 impl Frozen {
     /// Runs a copy made inside of the cgroup: so the program's pages are charged to it, as after the pull of an image.
@@ -42,19 +37,12 @@ impl Frozen {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("pprof=").unwrap_or_else(|| panic!("said {line:?}")).to_owned();
-        (Frozen(child), url)
+        (Frozen(Kept(child)), url)
     }
 
     /// Begins its work, which it reports there.
     fn begin(&mut self, sidecar: &Sidecar) {
-        writeln!(self.0.stdin.as_ref().unwrap(), "{}", sidecar.statsd[0]).unwrap();
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        writeln!(self.0.0.stdin.as_ref().unwrap(), "{}", sidecar.statsd[0]).unwrap();
     }
 }
 
@@ -82,13 +70,9 @@ fn sidecar(intake: &FakeIntake, app: &Frozen, pprof: &str) -> Sidecar {
     let settings = format!(
         "[datadog]\nurl = \"{}\"\nhostname = \"node-1\"\n[watch]\npid = {}\n[profile]\nurl = \"{pprof}\"\n",
         intake.url(),
-        app.0.id()
+        app.0.0.id()
     );
     Sidecar::start(&settings, &[("DD_API_KEY", "key")])
-}
-
-fn incidents(sidecar: &Sidecar) -> Vec<Value> {
-    sidecar.api("/api/incidents").as_array().cloned().unwrap_or_default()
 }
 
 fn datagrams(sidecar: &Sidecar) -> u64 {
@@ -116,7 +100,7 @@ fn freeze(cgroup: &Cgroup, intake: &FakeIntake) {
             (heard, looked) = (now, Instant::now());
         }
         assert!(!cgroup.has_killed(), "the kernel killed the app instead; {}", sidecar.log());
-        incidents(&sidecar).into_iter().find(|it| it["kind"] == "freeze")
+        sidecar.incidents().into_iter().find(|it| it["kind"] == "freeze")
     });
     let took = spoke.elapsed();
     let _ = writeln!(
@@ -168,7 +152,7 @@ fn is_left_in_peace(cgroup: &Cgroup, intake: &FakeIntake, mode: &str) {
     let (reclaims, until) = (cgroup.reclaims(), Instant::now() + Duration::from_secs(25));
     while Instant::now() < until {
         std::thread::sleep(Duration::from_millis(500));
-        assert_eq!(incidents(&sidecar), Vec::<Value>::new(), "{}", sidecar.log());
+        assert_eq!(sidecar.incidents(), Vec::<Value>::new(), "{}", sidecar.log());
     }
     assert!(cgroup.reclaims() > reclaims + 1_000, "it stood at its limit all the time");
     assert!(intake.seen().events().is_empty());

@@ -8,13 +8,13 @@ mod support;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use oomwatch::pprof::read::{MAX_INFLATED, read};
 use serde_json::Value;
 use support::pprof::flat_agrees;
-use support::{Sidecar, have, root, wait_for};
+use support::{Kept, Sidecar, go_build, have, wait_for};
 use tokio::time::Instant;
 
 /// Program, who made it, what kind it is.
@@ -47,7 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(75);
 const WATCHED: Duration = Duration::from_secs(40);
 
 struct App {
-    child: Child,
+    /// A program that leaks for ever is not left behind by a test that fails.
+    child: Kept,
     pprof: String,
 }
 
@@ -58,7 +59,7 @@ impl App {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let pprof =
             line.trim().strip_prefix("pprof=").unwrap_or_else(|| panic!("{program:?} said {line:?}")).to_owned();
-        App { child, pprof }
+        App { child: Kept(child), pprof }
     }
 
     /// From now on it makes its mistake; a healthy one gets its load.
@@ -74,29 +75,12 @@ impl App {
     }
 }
 
-/// A program that leaks for ever is not left behind by a test that fails.
-impl Drop for App {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn build() -> PathBuf {
-    let out = root().join("target/leaks");
-    std::fs::create_dir_all(&out).unwrap();
-    let source = root().join("tests/leaks");
-    let status = Command::new("go").args(["build", "-o"]).arg(&out).arg("./...").current_dir(source).status().unwrap();
-    assert!(status.success(), "the programs of tests/leaks do not build");
-    out
-}
-
 /// The sidecar beside a program, once it has its healthy baseline.
 fn watch(app: &App, profiles: &Path) -> Sidecar {
     let settings = format!(
         "[datadog]\noutput = \"none\"\n[watch]\npid = {}\nlimit = \"256MiB\"\n[alert]\nstartup_grace = \"5s\"\n\
          [profile]\nurl = \"{}\"\nbaseline_after = \"5s\"\ncooldown = \"5s\"\ndir = \"{}\"\n",
-        app.child.id(),
+        app.child.0.id(),
         app.pprof,
         profiles.display()
     );
@@ -125,7 +109,7 @@ fn verdict(dir: &Path, program: &str, made_by: &str, class_wanted: &str, profile
     app.leak();
     let deadline = Instant::now() + PATIENCE;
     let mut last = "no incident".to_owned();
-    while Instant::now() < deadline && app.child.try_wait().unwrap().is_none() {
+    while Instant::now() < deadline && app.child.0.try_wait().unwrap().is_none() {
         if let Some(incident) = incident(&sidecar) {
             let said = incident["culprits"][0]["made_by"].as_str().unwrap_or_default().to_owned();
             let (class, verdict) = (class(&incident), incident["verdict"].as_str().unwrap().to_owned());
@@ -161,7 +145,7 @@ fn every_mistake_gets_its_name_and_the_healthy_are_left_in_peace() {
     if !have("go", "every_mistake_gets_its_name_and_the_healthy_are_left_in_peace") {
         return;
     }
-    let dir = build();
+    let dir = go_build("tests/leaks", "./...", "leaks");
     let store = tempfile::tempdir().unwrap();
     let mut work: Vec<(&str, Option<(&str, &str)>)> = LEAKS.iter().map(|it| (it.0, Some((it.1, it.2)))).collect();
     work.extend(HEALTHY.map(|program| (program, None)));

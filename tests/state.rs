@@ -7,11 +7,11 @@ mod support;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Sidecar, have, wait_for};
+use support::{Kept, Sidecar, have, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -25,29 +25,21 @@ for line in sys.stdin:
         time.sleep(0.1)
 ";
 
-/// The app; dropping it kills it.
-struct App(Child);
+struct App(Kept);
 
 impl App {
     fn start() -> App {
         let mut python = Command::new("python3");
-        App(python.args(["-c", HOG]).stdin(Stdio::piped()).spawn().unwrap())
+        App(Kept(python.args(["-c", HOG]).stdin(Stdio::piped()).spawn().unwrap()))
     }
 
     fn grow(&mut self, mebibytes: u32) {
-        writeln!(self.0.stdin.as_mut().unwrap(), "{mebibytes}").unwrap();
+        writeln!(self.0.0.stdin.as_mut().unwrap(), "{mebibytes}").unwrap();
     }
 
     fn end(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for App {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
+        self.0.0.kill().unwrap();
+        self.0.0.wait().unwrap();
     }
 }
 
@@ -55,14 +47,10 @@ fn sidecar(app: &App, dir: &Path) -> Sidecar {
     let settings = format!(
         "[watch]\npid = {}\nlimit = \"256MiB\"\ninterval = \"500ms\"\n[alert]\nstartup_grace = \"0s\"\n\
          [profile]\nurl = \"http://127.0.0.1:1/debug/pprof\"\n[state]\ndir = \"{}\"\n",
-        app.0.id(),
+        app.0.0.id(),
         dir.display()
     );
     Sidecar::start(&settings, &[])
-}
-
-fn incidents(sidecar: &Sidecar) -> Vec<Value> {
-    sidecar.api("/api/incidents").as_array().unwrap().clone()
 }
 
 fn memory_mib(sidecar: &Sidecar) -> u64 {
@@ -79,17 +67,17 @@ fn a_leak_that_was_told_is_not_told_again_after_a_restart_and_its_incident_goes_
     let mut first = sidecar(&app, dir.path());
     wait_for(SOON, "the app", || (memory_mib(&first) > 0).then_some(()));
     app.grow(150);
-    let told = wait_for(SOON, "the alarm", || incidents(&first).into_iter().find(|it| it["severity"] == "crit"));
+    let told = wait_for(SOON, "the alarm", || first.incidents().into_iter().find(|it| it["severity"] == "crit"));
     assert!(first.log().contains("growth alert"));
     assert!(first.terminate().success());
     assert!(std::fs::read(dir.path().join("oomwatch.state")).unwrap().starts_with(b"oomwatch-state 1 "));
 
     let mut second = sidecar(&app, dir.path());
-    wait_for(SOON, "the incident of the first", || (!incidents(&second).is_empty()).then_some(()));
+    wait_for(SOON, "the incident of the first", || (!second.incidents().is_empty()).then_some(()));
     wait_for(SOON, "the app again", || (memory_mib(&second) > 100).then_some(()));
     app.grow(225);
     wait_for(SOON, "more growth", || (memory_mib(&second) >= 220).then_some(()));
-    let now = incidents(&second);
+    let now = second.incidents();
     assert_eq!(now.len(), 1, "{now:?}");
     assert_eq!((&now[0]["id"], &now[0]["opened_at"]), (&told["id"], &told["opened_at"]));
     assert_eq!((&now[0]["closed_at"], &now[0]["evidence"][0]), (&Value::Null, &told["evidence"][0]));
@@ -97,13 +85,13 @@ fn a_leak_that_was_told_is_not_told_again_after_a_restart_and_its_incident_goes_
     assert!(!second.log().contains("growth alert"), "{}", second.log());
 
     app.end();
-    let over = wait_for(SOON, "the end", || incidents(&second).into_iter().find(|it| !it["closed_at"].is_null()));
+    let over = wait_for(SOON, "the end", || second.incidents().into_iter().find(|it| !it["closed_at"].is_null()));
     assert_eq!(over["id"], told["id"]);
     assert!(second.terminate().success());
 
     let mut other = App::start();
     let third = sidecar(&other, dir.path());
-    let history = wait_for(SOON, "the history", || Some(incidents(&third)).filter(|it| !it.is_empty()));
+    let history = wait_for(SOON, "the history", || Some(third.incidents()).filter(|it| !it.is_empty()));
     assert_eq!((history.len(), &history[0]["id"]), (1, &told["id"]), "a new process, and the old story below");
     other.end();
 }

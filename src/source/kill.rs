@@ -6,12 +6,11 @@
 //! stood still; when it moved, it may have been somebody else's process.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::cgroup::{Memory, field};
-use super::process::{Held, read_text};
+use super::process::{Held, read_again, read_text};
 use crate::pipeline::Gone;
 
 /// How long before the end a kill may have been counted: a process with many gigabytes takes seconds to go, after the
@@ -89,11 +88,8 @@ impl Witness {
     }
 }
 
-/// Reads from the start of a file that stays open. `ENODEV` once the cgroup has gone.
 fn kills(counter: &File) -> Option<u64> {
-    let mut bytes = [0; 1024];
-    let length = counter.read_at(&mut bytes, 0).ok()?;
-    field(std::str::from_utf8(&bytes[..length]).ok()?, "oom_kill")
+    field(std::str::from_utf8(&read_again(counter)?).ok()?, "oom_kill")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use procfs::process::{Process, Stat};
@@ -230,6 +231,15 @@ impl Status {
 /// A process names itself: what is not printable is escaped.
 pub fn plain(name: &str) -> String {
     name.escape_debug().to_string()
+}
+
+/// The first KiB of a file that stays open: one `pread`. Fails once what it tells of has gone: `ESRCH` for a process, `ENODEV` for a
+/// cgroup.
+pub fn read_again(file: &File) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 1024];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    bytes.truncate(length);
+    Some(bytes)
 }
 
 /// Up to `max` bytes as text; bytes that are no UTF-8 are replaced, because a process chooses its own name and arguments.

@@ -4,11 +4,10 @@
 //! and a path costs ten times that. What could not be opened is unknown for as long as the target lives in that cgroup.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::cgroup::{Memory, Version, field};
-use super::process::Held;
+use super::process::{Held, read_again};
 
 /// The files of one target.
 #[derive(Debug, Default)]
@@ -73,11 +72,8 @@ impl Strain {
     }
 }
 
-/// From the start of a file that stays open: `ESRCH` once the process has gone, `ENODEV` once the cgroup has.
 fn text(file: &File) -> Option<String> {
-    let mut bytes = [0; 1024];
-    let length = file.read_at(&mut bytes, 0).ok()?;
-    Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    read_again(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Major faults, user and system time: fields 12, 14 and 15 of `stat`, counted behind the name, which may hold anything.

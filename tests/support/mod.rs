@@ -116,6 +116,10 @@ impl Sidecar {
         serde_json::from_str(&body).unwrap()
     }
 
+    pub fn incidents(&self) -> Vec<serde_json::Value> {
+        self.api("/api/incidents").as_array().unwrap().clone()
+    }
+
     pub fn metrics(&self) -> String {
         http_get(self.health, "/metrics").1
     }
@@ -278,16 +282,19 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Builds a Go package of a folder of the repository: the one there as `target/NAME`, others into the folder `target/NAME`.
+pub fn go_build(source: &str, package: &str, name: &str) -> PathBuf {
+    let out = root().join("target").join(name);
+    if package != "." {
+        std::fs::create_dir_all(&out).unwrap();
+    }
+    let mut go = Command::new("go");
+    let built = go.args(["build", "-o"]).arg(&out).arg(package).current_dir(root().join(source)).status();
+    assert!(built.unwrap().success(), "go build {package} in {source}");
+    out
+}
+
 /// Builds the demo worker once for a test binary and gives its path.
 pub fn worker() -> PathBuf {
-    let out = root().join("target/demo-worker");
-    let status = Command::new("go")
-        .args(["build", "-o"])
-        .arg(&out)
-        .arg(".")
-        .current_dir(root().join("demo/worker"))
-        .status()
-        .unwrap();
-    assert!(status.success(), "go build of demo/worker");
-    out
+    go_build("demo/worker", ".", "demo-worker")
 }

@@ -3,69 +3,149 @@
 //! Flat is what the innermost frame of a stack holds, inlined frames counting as frames of their own; cum is what a function
 //! holds anywhere in a stack, once per stack. A row stays when either is not zero, so a function whose own growth is zero is
 //! listed when its callees grew. Rows come by the size of their flat value, shrinking ones among growing ones.
+//!
+//! Names are written as pprof writes them, which cuts what it takes for the parameters of C++ out of the names of some generic Go
+//! functions: `hmac.New[go.shape.interface { Size() int }]` becomes `hmac.New[go.shape.interface { Size int }]`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::delta::Delta;
+use serde::Serialize;
+
 use super::read::Profile;
 
 /// One function.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The full name, as the profile has it.
-    pub function: String,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row<'a> {
+    /// The full name.
+    pub function: Cow<'a, str>,
     pub flat: i64,
     pub cum: i64,
 }
 
 /// The table and what its shares are of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flat {
-    pub sample_type: String,
-    pub unit: String,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Flat<'a> {
+    pub sample_type: &'a str,
+    pub unit: &'a str,
     /// Of a difference, the base's total, of a base of nothing and of a single profile the profile's.
     pub total: i64,
-    pub rows: Vec<Row>,
+    pub rows: Vec<Row<'a>>,
 }
 
 /// Values by function of the type a viewer shows first: of `now`, or of `now` minus `base`.
-pub fn flat(base: Option<&Profile>, now: &Profile) -> Flat {
+pub fn flat<'a>(base: Option<&'a Profile>, now: &'a Profile) -> Flat<'a> {
     let kind = now.sample_types.get(now.default_type);
-    let (sample_type, unit) = kind.map(|it| (it.name.clone(), it.unit.clone())).unwrap_or_default();
-    let in_base = base.and_then(|base| base.type_index(&sample_type)).unwrap_or(usize::MAX);
-    let delta = Delta::between(base, now, &[(in_base, now.default_type)]);
+    let (sample_type, unit) = kind.map(|it| (&*it.name, &*it.unit)).unwrap_or_default();
+    let in_base = base.and_then(|base| base.type_index(sample_type)).unwrap_or(usize::MAX);
+    let mut table = Table::default();
+    table.add(now, now.default_type, |value| value);
+    if let Some(base) = base {
+        table.add(base, in_base, i64::saturating_neg);
+    }
     let total = base.map_or(0, |base| absolute(base, in_base));
     let total = if total > 0 { total } else { absolute(now, now.default_type) };
-    Flat { sample_type, unit, total, rows: rows(&delta) }
+    Flat { sample_type, unit, total, rows: table.rows() }
 }
 
 fn absolute(profile: &Profile, column: usize) -> i64 {
-    let values = profile.samples.iter().filter_map(|sample| sample.values.get(column));
-    values.fold(0, |sum, value| sum.saturating_add(value.saturating_abs()))
+    let mut total = 0_i64;
+    profile.each_sample(|_, values| {
+        total = total.saturating_add(values.get(column).map_or(0, |value| value.saturating_abs()));
+    });
+    total
 }
 
-fn rows(delta: &Delta) -> Vec<Row> {
-    let mut by_name: HashMap<&str, (i64, i64)> = HashMap::new();
-    let mut seen = Vec::new();
-    for change in &delta.changes {
-        let value = change.values[0];
-        seen.clear();
-        seen.extend(delta.stack(change).map(|frame| &*frame.function));
-        if let Some(leaf) = seen.first() {
-            let sums = by_name.entry(leaf).or_default();
-            sums.0 = sums.0.saturating_add(value);
-        }
-        seen.sort_unstable();
-        seen.dedup();
-        for function in &seen {
-            let sums = by_name.entry(function).or_default();
-            sums.1 = sums.1.saturating_add(value);
+#[derive(Default)]
+struct Table<'a> {
+    numbers: HashMap<Cow<'a, str>, u32>,
+    sums: Vec<Sums>,
+    /// Samples so far.
+    samples: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    flat: i64,
+    cum: i64,
+    /// The sample that was added last, so that recursion counts once.
+    latest: u32,
+}
+
+impl<'a> Table<'a> {
+    fn add(&mut self, profile: &'a Profile, column: usize, signed: fn(i64) -> i64) {
+        let numbers = self.numbers(profile);
+        profile.each_sample(|stack, values| {
+            let value = signed(values.get(column).copied().unwrap_or(0));
+            if value == 0 {
+                return;
+            }
+            self.samples += 1;
+            for (depth, frame) in profile.stack(stack).enumerate() {
+                let sums = &mut self.sums[numbers[frame as usize] as usize];
+                if depth == 0 {
+                    sums.flat = sums.flat.saturating_add(value);
+                }
+                if sums.latest != self.samples {
+                    sums.cum = sums.cum.saturating_add(value);
+                    sums.latest = self.samples;
+                }
+            }
+        });
+    }
+
+    /// The row of each frame.
+    fn numbers(&mut self, profile: &'a Profile) -> Vec<u32> {
+        let mut number = |name: Cow<'a, str>| {
+            let next = u32::try_from(self.sums.len()).expect("a profile has fewer than 2^31 frames");
+            *self.numbers.entry(name).or_insert_with(|| {
+                self.sums.push(Sums::default());
+                next
+            })
+        };
+        let written = |name: &'a str| if profile.readable.contains(name) { name.into() } else { as_pprof_writes(name) };
+        profile.frames.iter().map(|frame| number(written(&frame.function))).collect()
+    }
+
+    fn rows(self) -> Vec<Row<'a>> {
+        let kept = self.numbers.into_iter().map(|(name, at)| (name, self.sums[at as usize]));
+        let kept = kept.filter(|(_, sums)| sums.flat != 0 || sums.cum != 0);
+        let row = |(function, sums): (Cow<'a, str>, Sums)| Row { function, flat: sums.flat, cum: sums.cum };
+        let mut rows: Vec<Row> = kept.map(row).collect();
+        let order = |a: &Row, b: &Row| b.flat.unsigned_abs().cmp(&a.flat.unsigned_abs());
+        rows.sort_unstable_by(|a, b| order(a, b).then_with(|| a.function.cmp(&b.function)));
+        rows
+    }
+}
+
+/// A name without what pprof takes for parameters and template arguments (google/pprof, `demangleSingleFunction`).
+fn as_pprof_writes(name: &str) -> Cow<'_, str> {
+    let is_of_go_or_java = name.contains(".<") || name.contains("]).");
+    if is_of_go_or_java || !(name.contains(['<', '>', '[', ']']) || name.contains("::")) {
+        return name.into();
+    }
+    without(&without(name, '(', ')'), '<', '>').into_owned().into()
+}
+
+/// Cuts out what stands within brackets that match; from the first that does not, the rest stays.
+fn without(name: &str, open: char, close: char) -> Cow<'_, str> {
+    let (mut kept, mut begin, mut depth) = (String::new(), 0, 0_u32);
+    for (at, bracket) in name.match_indices([open, close]) {
+        if bracket.starts_with(open) {
+            if depth == 0 {
+                kept.push_str(&name[begin..at]);
+                begin = at;
+            }
+            depth += 1;
+        } else if depth == 0 {
+            break;
+        } else {
+            depth -= 1;
+            begin = if depth == 0 { at + 1 } else { begin };
         }
     }
-    let kept = by_name.into_iter().filter(|(_, (flat, cum))| *flat != 0 || *cum != 0);
-    let mut rows: Vec<Row> = kept.map(|(name, (flat, cum))| Row { function: name.to_owned(), flat, cum }).collect();
-    rows.sort_by(|a, b| b.flat.unsigned_abs().cmp(&a.flat.unsigned_abs()).then_with(|| a.function.cmp(&b.function)));
-    rows
+    kept.push_str(&name[begin..]);
+    kept.into()
 }
 
 #[cfg(test)]
@@ -76,7 +156,7 @@ mod tests {
     fn check(base: &[(&[&str], i64)], now: &[(&[&str], i64)], expected: &[(&str, i64, i64)]) {
         let (base, now) = (heap(base), heap(now));
         let flat = flat(Some(&base), &now);
-        let rows: Vec<_> = flat.rows.iter().map(|row| (row.function.as_str(), row.flat, row.cum)).collect();
+        let rows: Vec<_> = flat.rows.iter().map(|row| (&*row.function, row.flat, row.cum)).collect();
         assert_eq!(rows, expected);
     }
 
@@ -100,11 +180,32 @@ mod tests {
     }
 
     #[test]
+    fn names_are_written_as_pprof_writes_them() {
+        let cases = [
+            (
+                "hmac.New[go.shape.interface { Size() int; Write([]uint8) (int, error) }]",
+                "hmac.New[go.shape.interface { Size int; Write  }]",
+            ),
+            ("main.(*cache).fill", "main.(*cache).fill"),
+            ("main.(*cache[...]).fill", "main.(*cache[...]).fill"),
+            ("main.(*cache).fill.each[...].func1", "main..fill.each[...].func1"),
+            ("a::b<c<d>>::e(f(g), h)::i", "a::b::e::i"),
+            ("java.util.List.<init>", "java.util.List.<init>"),
+            ("a::b(c)) d(e)", "a::b) d(e)"),
+            ("a::b(c", "a::b(c"),
+        ];
+        for (name, written) in cases {
+            assert_eq!(as_pprof_writes(name), written);
+        }
+    }
+
+    #[test]
     fn shares_are_of_the_base_when_there_is_one() {
         let stack: &[&str] = &["a.a f 1"];
         let (one, two) = (heap(&[(stack, 40)]), heap(&[(stack, 100)]));
         assert_eq!(flat(Some(&one), &two).total, 40);
-        assert_eq!(flat(Some(&heap(&[])), &two).total, 100);
+        let nothing = heap(&[]);
+        assert_eq!(flat(Some(&nothing), &two).total, 100);
         assert_eq!(flat(None, &two).total, 100);
     }
 }

@@ -10,7 +10,8 @@ pub(super) const NO_SYMBOLS: &str = "not nameable: the profile has no symbols, o
 
 impl Case<'_> {
     pub(super) fn why_not(&self, base: &Profile) -> String {
-        if is_empty(self.input.now) {
+        // A program that never links the memory profiler serves such a profile (golang/go#68136).
+        if self.input.now.is_empty() {
             let fix = match self.language {
                 Language::Go => "does the app sample memory (runtime.MemProfileRate)?",
                 _ => "is the profiler of the app started?",

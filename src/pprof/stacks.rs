@@ -1,0 +1,170 @@
+//! Stacks as a tree that begins at the outermost frame, so that what stacks share is kept once.
+//!
+//! The heap profile of a large Go program is nearly all stacks: 140,000 of them with 31 locations each in 10 MiB, which are
+//! 310,000 nodes of 8 bytes here and 17 MB as lists. A node always comes after its parent.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
+
+use super::read::{Budget, ReadError};
+
+/// The empty stack.
+pub(super) const ROOT: u32 = u32::MAX;
+
+/// Bytes to be charged for a node: itself, its place in an index that may just have grown, and its number in a comparison.
+const NODE_COST: usize = 20;
+
+/// A stack: one location more than its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Node {
+    pub parent: u32,
+    pub location: u32,
+}
+
+/// Finds nodes by what they are. Seeded, for an app could choose numbers that collide.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    table: HashTable<u32>,
+    hasher: RandomState,
+}
+
+impl Index {
+    pub fn with_capacity(nodes: usize) -> Self {
+        Self { table: HashTable::with_capacity(nodes), hasher: RandomState::default() }
+    }
+
+    pub fn of(nodes: &[Node]) -> Self {
+        let mut index = Self::with_capacity(nodes.len());
+        for (at, node) in (0_u32..).zip(nodes) {
+            index.keep(nodes, *node, at);
+        }
+        index
+    }
+
+    pub fn find(&self, nodes: &[Node], node: Node) -> Option<u32> {
+        self.table.find(self.hash(node), |at| nodes[*at as usize] == node).copied()
+    }
+
+    /// Notes that `node` stands at `at`; it must not be in here yet.
+    pub fn keep(&mut self, nodes: &[Node], node: Node, at: u32) {
+        let hasher = &self.hasher;
+        self.table.insert_unique(hash(hasher, node), at, |at| hash(hasher, nodes[*at as usize]));
+    }
+
+    fn hash(&self, node: Node) -> u64 {
+        hash(&self.hasher, node)
+    }
+}
+
+fn hash(hasher: &RandomState, node: Node) -> u64 {
+    hasher.hash_one(u64::from(node.parent) << 32 | u64::from(node.location))
+}
+
+/// The tree while a profile is read.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    index: Index,
+    /// The nodes of the latest stack, outermost first. Neighbours in a profile share five parts of six.
+    path: Vec<u32>,
+}
+
+impl Tree {
+    /// The node of a stack that shares its outermost `shared` locations with the one before; the others come leaf first.
+    pub fn add(&mut self, shared: usize, locations: &[u32], budget: &mut Budget) -> Result<u32, ReadError> {
+        self.path.truncate(shared);
+        let mut parent = self.path.last().copied().unwrap_or(ROOT);
+        for location in locations.iter().rev() {
+            parent = self.child(Node { parent, location: *location }, budget)?;
+            self.path.push(parent);
+        }
+        Ok(parent)
+    }
+
+    fn child(&mut self, node: Node, budget: &mut Budget) -> Result<u32, ReadError> {
+        if let Some(at) = self.index.find(&self.nodes, node) {
+            return Ok(at);
+        }
+        budget.charge(NODE_COST)?;
+        let at = u32::try_from(self.nodes.len()).expect("the budget ends long before 2^32 nodes");
+        self.nodes.push(node);
+        self.index.keep(&self.nodes, node, at);
+        Ok(at)
+    }
+
+    pub fn into_nodes(self) -> Vec<Node> {
+        self.nodes
+    }
+}
+
+/// Gives each node its location's new number and lets stacks that became equal be one. Returns the new place of each.
+///
+/// In place, because a second tree would not fit beside the first.
+pub(super) fn renumber(nodes: &mut Vec<Node>, locations: &[u32]) -> Vec<u32> {
+    let mut index = Index::with_capacity(nodes.len());
+    let (mut places, mut kept) = (Vec::with_capacity(nodes.len()), 0_u32);
+    for at in 0..nodes.len() {
+        let old = nodes[at];
+        let parent = if old.parent == ROOT { ROOT } else { places[old.parent as usize] };
+        let node = Node { parent, location: locations[old.location as usize] };
+        places.push(index.find(nodes, node).unwrap_or_else(|| {
+            nodes[kept as usize] = node;
+            index.keep(nodes, node, kept);
+            kept += 1;
+            kept - 1
+        }));
+    }
+    nodes.truncate(kept as usize);
+    nodes.shrink_to_fit();
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(stacks: &[&[u32]]) -> (Vec<Node>, Vec<u32>) {
+        let (mut tree, mut budget) = (Tree::default(), Budget::new(1 << 20));
+        let turned = |stack: &[u32]| stack.iter().rev().copied().collect::<Vec<_>>();
+        let ends = stacks.iter().map(|it| tree.add(0, &turned(it), &mut budget).expect("room")).collect();
+        (tree.into_nodes(), ends)
+    }
+
+    fn spelled(nodes: &[Node], mut at: u32) -> Vec<u32> {
+        let mut stack = Vec::new();
+        while at != ROOT {
+            stack.push(nodes[at as usize].location);
+            at = nodes[at as usize].parent;
+        }
+        stack.reverse();
+        stack
+    }
+
+    #[test]
+    fn what_stacks_share_is_kept_once() {
+        let stacks: [&[u32]; 6] = [&[1, 2, 3], &[1, 2, 4], &[1, 2], &[], &[2, 1, 2], &[1, 2, 3]];
+        let (nodes, ends) = tree(&stacks);
+        assert_eq!(nodes.len(), 7);
+        assert_eq!((ends[3], ends[0] == ends[5]), (ROOT, true));
+        let back: Vec<_> = ends.iter().map(|end| spelled(&nodes, *end)).collect();
+        assert_eq!(back, stacks);
+    }
+
+    #[test]
+    fn stacks_become_one_when_their_locations_do() {
+        let (mut nodes, ends) = tree(&[&[0, 1, 4], &[0, 2, 4], &[0, 2, 3]]);
+        let places = renumber(&mut nodes, &[0, 1, 1, 3, 4]);
+        let back: Vec<_> = ends.iter().map(|end| spelled(&nodes, places[*end as usize])).collect();
+        assert_eq!(back, [[0, 1, 4], [0, 1, 4], [0, 1, 3]]);
+        assert_eq!((nodes.len(), places[ends[0] as usize]), (4, places[ends[1] as usize]));
+    }
+
+    #[test]
+    fn nodes_are_charged() {
+        let (mut tree, mut budget) = (Tree::default(), Budget::new(10 * NODE_COST));
+        let stack: Vec<u32> = (0..10).collect();
+        assert_eq!(tree.add(0, &stack, &mut budget), tree.add(7, &stack[..3], &mut budget));
+        assert_eq!(tree.add(10, &[11], &mut budget), Err(ReadError::TooManyParts(10 * NODE_COST)));
+    }
+}

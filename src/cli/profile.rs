@@ -17,7 +17,6 @@ use crate::pprof::{self, Confidence, Culprit, Flat, Groups, Growth, Naming, Prof
 
 /// A file is the user's own, so more is read of it than from an app. What is kept is bounded as in the sidecar.
 const MAX_INFLATED: usize = 1 << 30;
-const MAX_MEMORY: usize = read::memory(read::MAX_INFLATED);
 
 /// Rows printed as text; JSON has up to a thousand.
 const MAX_ROWS: usize = 40;
@@ -65,20 +64,23 @@ pub struct DiffArgs {
 
 /// Prints what a profile holds. Returns the exit code: 0, or 2 with words on `errors` when the file cannot be read.
 pub fn top(args: &TopArgs, out: &mut impl Write, errors: &mut impl Write) -> u8 {
-    finish(load(&args.file).map(|now| report(None, &now, args.flat, args.json, out)), errors)
+    finish(load(&args.file, read::MAX_MEMORY).map(|now| report(None, &now, args.flat, args.json, out)), errors)
 }
 
 /// Prints what grew from `base` to `now`. Returns the exit code as [`top`] does.
 pub fn diff(args: &DiffArgs, out: &mut impl Write, errors: &mut impl Write) -> u8 {
-    let both = load(&args.base).and_then(|base| Ok((base, load(&args.now)?)));
+    let both = load(&args.base, read::MAX_MEMORY).and_then(|base| {
+        let now = load(&args.now, base.memory_beside())?;
+        Ok((base, now))
+    });
     finish(both.map(|(base, now)| report(Some(&base), &now, args.flat, args.json, out)), errors)
 }
 
-fn load(path: &Path) -> Result<Profile, String> {
+fn load(path: &Path, max_memory: usize) -> Result<Profile, String> {
     let words = |why: String| format!("{}: {why}", path.display());
     let file = std::fs::File::open(path).map_err(|error| words(error.to_string()))?;
     let input = BufReader::with_capacity(32 << 10, file);
-    read::read_from(input, MAX_INFLATED, MAX_MEMORY).map_err(|error| words(error.to_string()))
+    read::read_from(input, MAX_INFLATED, max_memory).map_err(|error| words(error.to_string()))
 }
 
 /// Tells how it went. A reader that went away, as `head` does, has seen enough.

@@ -42,6 +42,8 @@ struct Base<'a> {
     profile: &'a Profile,
     /// For each of its frames the one in [`Delta::frames`].
     frames: Vec<u32>,
+    /// For each node of `now` the first that is the same stack: code at two addresses may be one line.
+    first: Vec<u32>,
     /// For each of its nodes that of `now`, or its own place after all those.
     nodes: Vec<u32>,
 }
@@ -54,7 +56,9 @@ impl<'a> Delta<'a> {
         let base = base.map(|base| Base::new(base, now, &mut frames));
         let mut sum = Sum::default();
         let of = |values: &[i64], column: usize| values.get(column).copied().unwrap_or(0);
-        now.each_sample(|stack, values| sum.add(stack, columns.map(|it| of(values, it.1))));
+        let first = base.as_ref().map(|base| &base.first);
+        let place = |stack: u32| first.and_then(|first| first.get(stack as usize)).copied().unwrap_or(stack);
+        now.each_sample(|stack, values| sum.add(place(stack), columns.map(|it| of(values, it.1))));
         if let Some(base) = &base {
             base.profile.each_sample(|stack, values| {
                 sum.add(base.stack(stack), columns.map(|it| of(values, it.0).saturating_neg()));
@@ -119,21 +123,42 @@ impl<'a> Base<'a> {
     fn new(profile: &'a Profile, now: &'a Profile, frames: &mut Vec<&'a Frame>) -> Self {
         let numbers = frame_numbers(profile, frames);
         let locations = location_numbers(profile, now, &numbers);
-        let index = Index::of(&now.nodes);
+        let (index, first) = distinct(&now.nodes);
+        let at_first = |at: u32| firstly(&now.nodes, &first, at);
         let own = u32::try_from(now.nodes.len()).expect("the budget ends long before 2^31 nodes");
         let mut nodes: Vec<u32> = Vec::with_capacity(profile.nodes.len());
         for (at, node) in (own..).zip(&profile.nodes) {
             let parent = if node.parent == ROOT { ROOT } else { nodes[node.parent as usize] };
             let same = locations[node.location as usize].filter(|_| parent == ROOT || parent < own);
-            let same = same.and_then(|location| index.find(&now.nodes, Node { parent, location }));
+            let same = same.and_then(|location| index.find(Node { parent, location }, at_first));
             nodes.push(same.unwrap_or(at));
         }
-        Self { profile, frames: numbers, nodes }
+        Self { profile, frames: numbers, first, nodes }
     }
 
     fn stack(&self, stack: u32) -> u32 {
         if stack == ROOT { ROOT } else { self.nodes[stack as usize] }
     }
+}
+
+/// For each node the first that is the same stack, with an index of those.
+fn distinct(nodes: &[Node]) -> (Index, Vec<u32>) {
+    let (mut index, mut first) = (Index::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
+    for at in 0..u32::try_from(nodes.len()).expect("the budget ends long before 2^31 nodes") {
+        let node = firstly(nodes, &first, at);
+        let known = index.find(node, |at| firstly(nodes, &first, at));
+        if known.is_none() {
+            index.keep(node, at, |at| firstly(nodes, &first, at));
+        }
+        first.push(known.unwrap_or(at));
+    }
+    (index, first)
+}
+
+/// A node below the first of its parents.
+fn firstly(nodes: &[Node], first: &[u32], at: u32) -> Node {
+    let node = nodes[at as usize];
+    Node { parent: first.get(node.parent as usize).copied().unwrap_or(ROOT), ..node }
 }
 
 /// The numbers of a profile's frames among `frames`, to which those are added that it has alone.
@@ -227,6 +252,16 @@ mod tests {
         let once = heap(&[(stack, 20)]);
         assert!(Delta::between(Some(&once), &twice, [(3, 3)]).changes.is_empty());
         assert_eq!(Delta::between(None, &twice, [(3, 3)]).total(0), 20);
+    }
+
+    #[test]
+    fn code_at_two_addresses_on_one_line_is_one_stack() {
+        // Heaps of these tests have a location of its own for each mention of a frame.
+        let (leaf, caller): (&str, &str) = ("main.leaf main.go 1", "main.main main.go 9");
+        let twice = heap(&[(&[leaf, caller], 10), (&[leaf, caller], 5), (&["main.b main.go 2", leaf, caller], 1)]);
+        let once = heap(&[(&["main.b main.go 2", leaf, caller], 1), (&[leaf, caller], 15)]);
+        assert!(Delta::between(Some(&once), &twice, [(3, 3)]).changes.is_empty());
+        assert!(Delta::between(Some(&twice), &once, [(3, 3)]).changes.is_empty());
     }
 
     #[test]

@@ -21,9 +21,11 @@ use parts::Parts;
 /// How much a profile may inflate to; a Go heap profile of a large service is below 10 MiB.
 pub const MAX_INFLATED: usize = 64 << 20;
 
-/// What a profile may take of memory, for each 64 bytes that it may inflate to: 11 MiB at the usual 64 MiB. Two of them and
-/// their difference are then below 24 MiB, whatever they hold.
-const MEMORY: usize = 14;
+/// What may be kept of one profile, in bytes; half a million nodes of stacks.
+pub const MAX_MEMORY: usize = 14 << 20;
+
+/// What two profiles that are compared may take together, with all that comparing takes: what the first left is the second's.
+const MAX_PAIR: usize = 22 << 20;
 
 /// Frames of all stacks together; a profile of 64 MiB has as many. Each is looked at some ten times.
 const MAX_FRAMES: u64 = 32 << 20;
@@ -77,6 +79,8 @@ pub struct Profile {
     pub(super) samples: Samples,
     pub(super) nodes: Vec<Node>,
     pub(super) locations: Locations,
+    /// Bytes that are held and that comparing will take.
+    held: usize,
 }
 
 /// The frames of each location, innermost first.
@@ -108,6 +112,11 @@ impl Profile {
     /// The index of a sample type by name.
     pub fn type_index(&self, name: &str) -> Option<usize> {
         self.sample_types.iter().position(|it| it.name == name)
+    }
+
+    /// What is left of memory for another profile beside this one.
+    pub fn memory_beside(&self) -> usize {
+        MAX_PAIR.saturating_sub(self.held).min(MAX_MEMORY)
     }
 
     /// Calls `visit` with the stack and the values of each sample, one value for each sample type.
@@ -158,6 +167,10 @@ impl Budget {
         Self { left: bytes, whole: bytes }
     }
 
+    pub fn used(&self) -> usize {
+        self.whole - self.left
+    }
+
     pub fn charge(&mut self, bytes: usize) -> Result<(), ReadError> {
         self.left = self.left.checked_sub(bytes).ok_or(ReadError::TooManyParts(self.whole))?;
         Ok(())
@@ -169,7 +182,7 @@ impl Budget {
 /// # Errors
 /// When the bytes are not a profile, are cut, damaged, inflate beyond `max_inflated`, or hold more parts than fit in memory.
 pub fn read(bytes: &[u8], max_inflated: usize) -> Result<Profile, ReadError> {
-    read_from(bytes, max_inflated, memory(max_inflated))
+    read_from(bytes, max_inflated, MAX_MEMORY.min(max_inflated / 4))
 }
 
 /// Reads a profile, gzip or plain, as it comes. What is kept stays below `max_memory`.
@@ -187,11 +200,6 @@ pub fn read_from(mut input: impl BufRead, max_inflated: usize, max_memory: usize
     } else {
         read_plain(Wire::new(input, max_inflated), max_memory)
     }
-}
-
-/// What a profile of such an inflated size may take of memory.
-pub const fn memory(max_inflated: usize) -> usize {
-    max_inflated / 64 * MEMORY
 }
 
 fn read_plain<R: BufRead>(mut wire: Wire<R>, max_memory: usize) -> Result<Profile, ReadError> {

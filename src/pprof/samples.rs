@@ -33,10 +33,6 @@ impl Samples {
         (!self.stacks.is_empty()).then_some(self.width)
     }
 
-    pub fn stacks_mut(&mut self) -> &mut [u32] {
-        &mut self.stacks
-    }
-
     pub fn each(&self, mut visit: impl FnMut(u32, &[i64])) {
         let (mut values, mut rest) = (vec![0; self.width], self.values.iter());
         for stack in &self.stacks {

@@ -13,7 +13,10 @@ use super::read::{Budget, ReadError};
 pub(super) const ROOT: u32 = u32::MAX;
 
 /// Bytes to be charged for a node: itself, its place in an index that may just have grown, and its number in a comparison.
-const NODE_COST: usize = 20;
+pub(super) const NODE_COST: usize = 20;
+
+/// The same once the profile is read, when the index is gone.
+pub(super) const HELD_NODE_COST: usize = 12;
 
 /// A stack: one location more than its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,26 +37,15 @@ impl Index {
         Self { table: HashTable::with_capacity(nodes), hasher: RandomState::default() }
     }
 
-    pub fn of(nodes: &[Node]) -> Self {
-        let mut index = Self::with_capacity(nodes.len());
-        for (at, node) in (0_u32..).zip(nodes) {
-            index.keep(nodes, *node, at);
-        }
-        index
-    }
-
-    pub fn find(&self, nodes: &[Node], node: Node) -> Option<u32> {
-        self.table.find(self.hash(node), |at| nodes[*at as usize] == node).copied()
+    /// Where a node stands, `of` telling the node at a place.
+    pub fn find(&self, node: Node, of: impl Fn(u32) -> Node) -> Option<u32> {
+        self.table.find(hash(&self.hasher, node), |at| of(*at) == node).copied()
     }
 
     /// Notes that `node` stands at `at`; it must not be in here yet.
-    pub fn keep(&mut self, nodes: &[Node], node: Node, at: u32) {
+    pub fn keep(&mut self, node: Node, at: u32, of: impl Fn(u32) -> Node) {
         let hasher = &self.hasher;
-        self.table.insert_unique(hash(hasher, node), at, |at| hash(hasher, nodes[*at as usize]));
-    }
-
-    fn hash(&self, node: Node) -> u64 {
-        hash(&self.hasher, node)
+        self.table.insert_unique(hash(hasher, node), at, |at| hash(hasher, of(*at)));
     }
 }
 
@@ -75,49 +67,32 @@ impl Tree {
     pub fn add(&mut self, shared: usize, locations: &[u32], budget: &mut Budget) -> Result<u32, ReadError> {
         self.path.truncate(shared);
         let mut parent = self.path.last().copied().unwrap_or(ROOT);
+        // Below a new node everything is new.
+        let mut is_new = false;
         for location in locations.iter().rev() {
-            parent = self.child(Node { parent, location: *location }, budget)?;
+            let node = Node { parent, location: *location };
+            let known = if is_new { None } else { self.index.find(node, |at| self.nodes[at as usize]) };
+            is_new = known.is_none();
+            parent = match known {
+                Some(at) => at,
+                None => self.child(node, budget)?,
+            };
             self.path.push(parent);
         }
         Ok(parent)
     }
 
     fn child(&mut self, node: Node, budget: &mut Budget) -> Result<u32, ReadError> {
-        if let Some(at) = self.index.find(&self.nodes, node) {
-            return Ok(at);
-        }
         budget.charge(NODE_COST)?;
         let at = u32::try_from(self.nodes.len()).expect("the budget ends long before 2^32 nodes");
         self.nodes.push(node);
-        self.index.keep(&self.nodes, node, at);
+        self.index.keep(node, at, |at| self.nodes[at as usize]);
         Ok(at)
     }
 
     pub fn into_nodes(self) -> Vec<Node> {
         self.nodes
     }
-}
-
-/// Gives each node its location's new number and lets stacks that became equal be one. Returns the new place of each.
-///
-/// In place, because a second tree would not fit beside the first.
-pub(super) fn renumber(nodes: &mut Vec<Node>, locations: &[u32]) -> Vec<u32> {
-    let mut index = Index::with_capacity(nodes.len());
-    let (mut places, mut kept) = (Vec::with_capacity(nodes.len()), 0_u32);
-    for at in 0..nodes.len() {
-        let old = nodes[at];
-        let parent = if old.parent == ROOT { ROOT } else { places[old.parent as usize] };
-        let node = Node { parent, location: locations[old.location as usize] };
-        places.push(index.find(nodes, node).unwrap_or_else(|| {
-            nodes[kept as usize] = node;
-            index.keep(nodes, node, kept);
-            kept += 1;
-            kept - 1
-        }));
-    }
-    nodes.truncate(kept as usize);
-    nodes.shrink_to_fit();
-    places
 }
 
 #[cfg(test)]
@@ -149,15 +124,6 @@ mod tests {
         assert_eq!((ends[3], ends[0] == ends[5]), (ROOT, true));
         let back: Vec<_> = ends.iter().map(|end| spelled(&nodes, *end)).collect();
         assert_eq!(back, stacks);
-    }
-
-    #[test]
-    fn stacks_become_one_when_their_locations_do() {
-        let (mut nodes, ends) = tree(&[&[0, 1, 4], &[0, 2, 4], &[0, 2, 3]]);
-        let places = renumber(&mut nodes, &[0, 1, 1, 3, 4]);
-        let back: Vec<_> = ends.iter().map(|end| spelled(&nodes, places[*end as usize])).collect();
-        assert_eq!(back, [[0, 1, 4], [0, 1, 4], [0, 1, 3]]);
-        assert_eq!((nodes.len(), places[ends[0] as usize]), (4, places[ends[1] as usize]));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use prost::encoding::decode_varint;
 
 use super::super::proto;
 use super::super::samples::Samples;
-use super::super::stacks::{ROOT, Tree, renumber};
+use super::super::stacks::{HELD_NODE_COST, NODE_COST, Node, ROOT, Tree};
 use super::super::wire::{Field, Wire};
 use super::raw::RawSample;
 use super::{Budget, Frame, Locations, MAX_FRAMES, Profile, ReadError, SampleType};
@@ -175,9 +175,11 @@ impl Parts {
             samples: self.samples,
             nodes: self.tree.into_nodes(),
             locations,
+            held: 0,
         };
-        place(&mut profile, &places)?;
+        place(&mut profile.nodes, &places)?;
         check(&profile, &mut self.budget)?;
+        profile.held = self.budget.used() - profile.nodes.len() * (NODE_COST - HELD_NODE_COST);
         Ok(profile)
     }
 
@@ -270,17 +272,14 @@ impl Ids {
     }
 }
 
-/// Puts the numbers of the locations into the tree, and the tree's into the samples.
-fn place(profile: &mut Profile, places: &[u32]) -> Result<(), ReadError> {
-    if profile.nodes.iter().any(|node| places[node.location as usize] == u32::MAX) {
-        return Err(ReadError::Malformed("a sample names no location"));
+/// Puts the numbers of the locations into the tree.
+fn place(nodes: &mut [Node], places: &[u32]) -> Result<(), ReadError> {
+    for node in nodes {
+        node.location = places[node.location as usize];
+        if node.location == u32::MAX {
+            return Err(ReadError::Malformed("a sample names no location"));
+        }
     }
-    if places.iter().enumerate().all(|(at, place)| at == *place as usize) {
-        return Ok(());
-    }
-    let moved = renumber(&mut profile.nodes, places);
-    let stacks = profile.samples.stacks_mut().iter_mut().filter(|stack| **stack != ROOT);
-    stacks.for_each(|stack| *stack = moved[*stack as usize]);
     Ok(())
 }
 

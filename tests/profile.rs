@@ -8,7 +8,8 @@ use oomwatch::cli::profile::{DiffArgs, TopArgs, diff, top};
 use oomwatch::pprof::read::{MAX_INFLATED, read};
 use oomwatch::pprof::{Confidence, Groups, Input, Naming, Profile, name};
 
-const SHAPES: [&str; 9] = ["leak", "closure", "generics", "inlined", "stdlib", "method", "recursion", "shrink", "same"];
+const SHAPES: [&str; 10] =
+    ["leak", "closure", "generics", "inlined", "stdlib", "method", "recursion", "shrink", "constrained", "same"];
 
 /// Profiles made by one run of the program, removed with the value.
 struct Made {

@@ -8,12 +8,13 @@ use super::OOMWATCH;
 /// `profile top --flat`, or `diff --flat` where there is a base, against pprof's own table: functions and bytes equal, order
 /// equal but for ties.
 pub fn flat_agrees(base: Option<&Path>, now: &Path) {
-    let (mut ours, mut theirs) = (ours(base, now), theirs(base, now));
-    let order = |rows: &[(i64, String)]| rows.iter().map(|row| row.0.abs()).collect::<Vec<_>>();
-    assert_eq!(order(&ours), order(&theirs), "order, ties free: {base:?} {now:?}");
-    ours.sort();
-    theirs.sort();
-    assert_eq!(ours, theirs, "{base:?} {now:?}");
+    let (ours, theirs) = (ours(base, now), theirs(base, now));
+    let sizes = |rows: &[(i64, String)]| rows.iter().map(|row| row.0.abs()).collect::<Vec<_>>();
+    let sorted = |rows: &[(i64, String)]| rows.iter().cloned().collect::<std::collections::BTreeSet<_>>();
+    let (left, right) = (sorted(&ours), sorted(&theirs));
+    let agree = sizes(&ours) == sizes(&theirs) && left == right;
+    let alone = (left.difference(&right).collect::<Vec<_>>(), right.difference(&left).collect::<Vec<_>>());
+    assert!(agree, "{base:?} {now:?}\nonly ours and only theirs: {alone:#?}\nours: {ours:#?}\ntheirs: {theirs:#?}");
 }
 
 fn ours(base: Option<&Path>, now: &Path) -> Vec<(i64, String)> {
@@ -37,10 +38,10 @@ fn theirs(base: Option<&Path>, now: &Path) -> Vec<(i64, String)> {
     String::from_utf8_lossy(&output.stdout).lines().filter_map(row).collect()
 }
 
-/// `1024B 12.34% 12.34% 2048B 5% main.f` → (1024, "main.f").
+/// `1024B 12.34% 12.34% 2048B 5%  main.f` → (1024, "main.f"). A name may hold any blanks.
 fn row(line: &str) -> Option<(i64, String)> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let bytes = words.first()?.strip_suffix('B').unwrap_or(words.first()?).parse().ok()?;
-    (words.len() >= 6 && words[1].ends_with('%'))
-        .then(|| (bytes, words[5..].join(" ").replace(" (inline)", "").replace(" (partial-inline)", "")))
+    let bytes = line.split_whitespace().next()?;
+    let bytes = bytes.strip_suffix('B').unwrap_or(bytes).parse().ok()?;
+    let name = line.splitn(4, '%').nth(3)?.strip_prefix("  ")?;
+    Some((bytes, name.trim_end_matches(" (inline)").trim_end_matches(" (partial-inline)").to_owned()))
 }

@@ -63,6 +63,29 @@ func stdlib(n int) {
 	}
 }
 
+type store interface {
+	Size() int
+	Put([]byte) (int, error)
+}
+
+type shelf struct{ all [][]byte }
+
+func (s *shelf) Size() int { return len(s.all) }
+
+func (s *shelf) Put(b []byte) (int, error) {
+	s.all = append(s.all, b)
+	return len(b), nil
+}
+
+// fill is instantiated for an interface, whose methods then stand in its name.
+//
+//go:noinline
+func fill[S store](s S, n int) {
+	for range n {
+		s.Put(make([]byte, 16<<10))
+	}
+}
+
 func plant(depth int) *node {
 	if depth == 0 {
 		return nil
@@ -112,6 +135,8 @@ func main() {
 		g.pages = nil
 		inlined(100)
 	})
+	var full store = &shelf{}
+	shape("constrained", func() { fill(full, 3) }, func() { fill(full, 500) })
 	same := "same"
 	write(same + "-base")
 	copyFile(same+"-base", same+"-now")
@@ -120,6 +145,7 @@ func main() {
 	runtime.KeepAlive(texts)
 	runtime.KeepAlive(tree)
 	runtime.KeepAlive(numbers)
+	runtime.KeepAlive(full)
 }
 
 func shape(name string, before, after func()) {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::pull;
 use crate::pprof::{self, Confidence, Culprit, Flat, Groups, Growth, Naming, Profile, read};
+use crate::sys;
 
 /// A file is the user's own, so more is read of it than from an app. What is kept is bounded as in the sidecar.
 const MAX_INFLATED: usize = 1 << 30;
@@ -33,6 +34,7 @@ pub enum Command {
 
 /// Runs a `profile` command on this process's outputs.
 pub fn run(command: &Command, settings: Option<&Path>) -> ExitCode {
+    sys::set_up_heap();
     let (mut out, mut errors) = (std::io::stdout().lock(), std::io::stderr().lock());
     ExitCode::from(match command {
         Command::Top(args) => top(args, &mut out, &mut errors),

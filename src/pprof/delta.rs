@@ -102,13 +102,14 @@ impl<'a> Delta<'a> {
 
     /// For each frame a number that frames of the same function share, as `written` says it. A name without a package stands for
     /// many functions (Rust's without full debug information, JavaScript's): there the file tells them apart.
-    pub fn functions<'s, K: std::hash::Hash + Eq>(&'s self, written: impl Fn(&'s str) -> K) -> Vec<u32> {
-        let mut numbers = HashMap::new();
+    pub fn functions<'s, K: std::hash::Hash>(&'s self, written: impl Fn(&'s str) -> K) -> Vec<u32> {
+        // Kept as hashes: the names of a profile are much of its memory, and `written` may copy them.
+        let (mut numbers, seed) = (HashMap::new(), foldhash::quality::RandomState::default());
         let mut number = |frame: &&'a Frame| {
             let next = u32::try_from(numbers.len()).expect("a profile has fewer than 2^31 frames");
             let is_bare = names::package(&frame.function).is_empty() && !frame.function.contains("::");
             let file = if is_bare { &*frame.file } else { "" };
-            *numbers.entry((written(&frame.function), file)).or_insert(next)
+            *numbers.entry(seed.hash_one((written(&frame.function), file))).or_insert(next)
         };
         self.frames.iter().map(&mut number).collect()
     }

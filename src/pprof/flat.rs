@@ -39,21 +39,9 @@ pub fn flat<'a>(base: Option<&'a Profile>, now: &'a Profile) -> Flat<'a> {
     let (sample_type, unit) = kind.map(|it| (&*it.name, &*it.unit)).unwrap_or_default();
     let in_base = base.and_then(|base| base.type_index(sample_type)).unwrap_or(usize::MAX);
     let mut table = Table::default();
-    table.add(now, now.default_type, |value| value);
-    if let Some(base) = base {
-        table.add(base, in_base, i64::saturating_neg);
-    }
-    let total = base.map_or(0, |base| absolute(base, in_base));
-    let total = if total > 0 { total } else { absolute(now, now.default_type) };
-    Flat { sample_type, unit, total, rows: table.rows() }
-}
-
-fn absolute(profile: &Profile, column: usize) -> i64 {
-    let mut total = 0_i64;
-    profile.each_sample(|_, values| {
-        total = total.saturating_add(values.get(column).map_or(0, |value| value.saturating_abs()));
-    });
-    total
+    let whole = table.add(now, now.default_type, |value| value);
+    let total = base.map_or(0, |base| table.add(base, in_base, i64::saturating_neg));
+    Flat { sample_type, unit, total: if total > 0 { total } else { whole }, rows: table.rows() }
 }
 
 #[derive(Default)]
@@ -73,13 +61,15 @@ struct Sums {
 }
 
 impl<'a> Table<'a> {
-    fn add(&mut self, profile: &'a Profile, column: usize, signed: fn(i64) -> i64) {
-        let numbers = self.numbers(profile);
+    /// Adds all samples and returns the sum of their sizes.
+    fn add(&mut self, profile: &'a Profile, column: usize, signed: fn(i64) -> i64) -> i64 {
+        let (numbers, mut total) = (self.numbers(profile), 0_i64);
         profile.each_sample(|stack, values| {
             let value = signed(values.get(column).copied().unwrap_or(0));
             if value == 0 {
                 return;
             }
+            total = total.saturating_add(value.saturating_abs());
             self.samples += 1;
             for (depth, frame) in profile.stack(stack).enumerate() {
                 let sums = &mut self.sums[numbers[frame as usize] as usize];
@@ -92,6 +82,7 @@ impl<'a> Table<'a> {
                 }
             }
         });
+        total
     }
 
     /// The row of each frame.

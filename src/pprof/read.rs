@@ -25,7 +25,10 @@ pub const MAX_INFLATED: usize = 64 << 20;
 pub const MAX_MEMORY: usize = 14 << 20;
 
 /// What two profiles that are compared may take together, with all that comparing takes: what the first left is the second's.
-const MAX_PAIR: usize = 22 << 20;
+const MAX_PAIR: usize = 21 << 20;
+
+/// What may be kept of a profile that stands beside such a pair; thousands of different stacks of goroutines.
+pub const MAX_BESIDE: usize = 1 << 20;
 
 /// Frames of all stacks together; a profile of 64 MiB has as many. Each is looked at some ten times.
 const MAX_FRAMES: u64 = 32 << 20;

@@ -9,6 +9,8 @@ use std::hash::BuildHasher;
 
 use super::read::{Budget, ReadError};
 
+const RECENT: usize = 4_096;
+
 /// The empty stack.
 pub(super) const ROOT: u32 = u32::MAX;
 
@@ -54,12 +56,20 @@ fn hash(hasher: &RandomState, node: Node) -> u64 {
 }
 
 /// The tree while a profile is read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
     index: Index,
+    /// Nodes found lately, by their hash: a look into the index is two misses of the processor's cache.
+    recent: Box<[u32; RECENT]>,
     /// The nodes of the latest stack, outermost first. Neighbours in a profile share five parts of six.
     path: Vec<u32>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self { nodes: Vec::new(), index: Index::default(), recent: Box::new([ROOT; RECENT]), path: Vec::new() }
+    }
 }
 
 impl Tree {
@@ -71,7 +81,7 @@ impl Tree {
         let mut is_new = false;
         for location in locations.iter().rev() {
             let node = Node { parent, location: *location };
-            let known = if is_new { None } else { self.index.find(node, |at| self.nodes[at as usize]) };
+            let known = if is_new { None } else { self.find(node) };
             is_new = known.is_none();
             parent = match known {
                 Some(at) => at,
@@ -80,6 +90,18 @@ impl Tree {
             self.path.push(parent);
         }
         Ok(parent)
+    }
+
+    fn find(&mut self, node: Node) -> Option<u32> {
+        let hash = hash(&self.index.hasher, node);
+        let slot = hash as usize % RECENT;
+        let at = self.recent[slot];
+        if self.nodes.get(at as usize) == Some(&node) {
+            return Some(at);
+        }
+        let found = self.index.find(node, |at| self.nodes[at as usize]);
+        self.recent[slot] = found.unwrap_or(at);
+        found
     }
 
     fn child(&mut self, node: Node, budget: &mut Budget) -> Result<u32, ReadError> {

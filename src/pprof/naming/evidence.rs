@@ -2,7 +2,7 @@
 
 use super::super::words::{bytes, signed, units_of};
 use super::super::{blocked, names};
-use super::{Case, Language, Profile, Row, is_empty};
+use super::{Case, Language, Profile, Row};
 
 /// Why a stripped program names nobody.
 pub(super) const NO_SYMBOLS: &str = "not nameable: the profile has no symbols, only addresses; leave the program's symbols in (strip = false) \

@@ -291,15 +291,12 @@ fn check(profile: &Profile, budget: &mut Budget) -> Result<(), ReadError> {
         let own = u32::try_from(profile.locations.frames(node.location).len()).unwrap_or(u32::MAX);
         depths.push(below.saturating_add(own));
     }
-    let names = ["inuse_space", "inuse_objects", "goroutine"];
-    let mut compared: Vec<usize> = names.iter().filter_map(|name| profile.type_index(name)).collect();
-    if compared.is_empty() {
-        compared.push(profile.default_type);
-    }
+    let compared = ["inuse_space", "inuse_objects", "goroutine"].map(|name| profile.type_index(name));
+    let compared = compared.map(|index| index.unwrap_or(profile.default_type));
     let (mut frames, mut held) = (0_u64, 0_usize);
     profile.each_sample(|stack, values| {
         frames += depths.get(stack as usize).copied().map_or(0, u64::from);
-        held += usize::from(compared.iter().any(|index| values[*index] != 0));
+        held += usize::from(values[profile.default_type] != 0 || compared.iter().any(|index| values[*index] != 0));
     });
     if frames > MAX_FRAMES {
         return Err(ReadError::TooManyFrames(MAX_FRAMES));

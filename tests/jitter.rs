@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use support::Sidecar;
@@ -15,11 +15,11 @@ const MIB: u64 = 1 << 20;
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// How late this machine wakes a thread that asks for the same pace: other people's load is not the sidecar's doing.
-fn machine() -> (Receiver<Duration>, std::sync::mpsc::Sender<()>) {
-    let ((tell, told), (stop, stopped)) = (channel(), channel::<()>());
+fn machine() -> (Receiver<Duration>, SyncSender<()>) {
+    let ((tell, told), (stop, stopped)) = (sync_channel(1), sync_channel::<()>(1));
     std::thread::spawn(move || {
         let (mut worst, mut last) = (Duration::ZERO, Instant::now());
-        while stopped.recv_timeout(INTERVAL).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout) {
+        while stopped.recv_timeout(INTERVAL).is_err_and(|error| error == RecvTimeoutError::Timeout) {
             worst = worst.max(last.elapsed().saturating_sub(INTERVAL));
             last = Instant::now();
         }

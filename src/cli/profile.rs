@@ -102,7 +102,7 @@ fn report(base: Option<&Profile>, now: &Profile, flat: bool, json: bool, out: &m
     let mut out = BufWriter::new(out);
     match (flat, json) {
         (true, false) => flat_text(&pprof::flat(base, now), &mut out)?,
-        (true, true) => pretty(&pprof::flat(base, now), &mut out)?,
+        (true, true) => pretty(&FlatJson(&pprof::flat(base, now)), &mut out)?,
         (false, false) => out.write_all(Table::of(base, now).text().as_bytes())?,
         (false, true) => pretty(&Table::of(base, now), &mut out)?,
     }
@@ -132,6 +132,30 @@ fn flat_text(flat: &Flat, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{flat:>10} {} {} {cum:>10} {}  {name}", part(row.flat), part(sum), part(row.cum))?;
     }
     Ok(())
+}
+
+struct FlatJson<'a>(&'a Flat<'a>);
+
+impl Serialize for FlatJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Flat { sample_type, unit, total, rows } = self.0;
+        let rows = rows.iter().map(|row| json!({"function": row.function, "flat": row.flat, "cum": row.cum}));
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("sample_type", sample_type)?;
+        map.serialize_entry("unit", unit)?;
+        map.serialize_entry("total", total)?;
+        map.serialize_entry("rows", &Sequence(std::cell::RefCell::new(rows)))?;
+        map.end()
+    }
+}
+
+/// Rows that are made as they are written.
+struct Sequence<I>(std::cell::RefCell<I>);
+
+impl<I: Iterator<Item = Value>> Serialize for Sequence<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&mut *self.0.borrow_mut())
+    }
 }
 
 fn share_of(value: i64, total: i64) -> String {

@@ -10,12 +10,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde::Serialize;
-
 use super::read::Profile;
 
 /// One function.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row<'a> {
     /// The full name.
     pub function: Cow<'a, str>,
@@ -24,7 +22,7 @@ pub struct Row<'a> {
 }
 
 /// The table and what its shares are of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flat<'a> {
     pub sample_type: &'a str,
     pub unit: &'a str,
@@ -37,11 +35,17 @@ pub struct Flat<'a> {
 pub fn flat<'a>(base: Option<&'a Profile>, now: &'a Profile) -> Flat<'a> {
     let kind = now.sample_types.get(now.default_type);
     let (sample_type, unit) = kind.map(|it| (&*it.name, &*it.unit)).unwrap_or_default();
-    let in_base = base.and_then(|base| base.type_index(sample_type)).unwrap_or(usize::MAX);
+    let in_base = base.map_or(usize::MAX, |base| place(base, sample_type, now.default_type));
     let mut table = Table::default();
-    let whole = table.add(now, now.default_type, |value| value);
-    let total = base.map_or(0, |base| table.add(base, in_base, i64::saturating_neg));
+    let whole = table.add(now, now.default_type, 1);
+    let total = base.map_or(0, |base| table.add(base, in_base, -1));
     Flat { sample_type, unit, total: if total > 0 { total } else { whole }, rows: table.rows() }
+}
+
+/// Where a sample type stands: at the same place if it can, for a damaged profile may have two of one name.
+fn place(profile: &Profile, name: &str, likely: usize) -> usize {
+    let is_there = profile.sample_types.get(likely).is_some_and(|it| it.name == name);
+    if is_there { likely } else { profile.type_index(name).unwrap_or(usize::MAX) }
 }
 
 #[derive(Default)]
@@ -52,20 +56,21 @@ struct Table<'a> {
     samples: u32,
 }
 
+/// Wide, so that a profile minus itself is nothing whatever it holds.
 #[derive(Clone, Copy, Default)]
 struct Sums {
-    flat: i64,
-    cum: i64,
+    flat: i128,
+    cum: i128,
     /// The sample that was added last, so that recursion counts once.
     latest: u32,
 }
 
 impl<'a> Table<'a> {
     /// Adds all samples and returns the sum of their sizes.
-    fn add(&mut self, profile: &'a Profile, column: usize, signed: fn(i64) -> i64) -> i64 {
+    fn add(&mut self, profile: &'a Profile, column: usize, sign: i128) -> i64 {
         let (numbers, mut total) = (self.numbers(profile), 0_i64);
         profile.each_sample(|stack, values| {
-            let value = signed(values.get(column).copied().unwrap_or(0));
+            let value = values.get(column).copied().unwrap_or(0);
             if value == 0 {
                 return;
             }
@@ -74,10 +79,10 @@ impl<'a> Table<'a> {
             for (depth, frame) in profile.stack(stack).enumerate() {
                 let sums = &mut self.sums[numbers[frame as usize] as usize];
                 if depth == 0 {
-                    sums.flat = sums.flat.saturating_add(value);
+                    sums.flat += sign * i128::from(value);
                 }
                 if sums.latest != self.samples {
-                    sums.cum = sums.cum.saturating_add(value);
+                    sums.cum += sign * i128::from(value);
                     sums.latest = self.samples;
                 }
             }
@@ -101,7 +106,8 @@ impl<'a> Table<'a> {
     fn rows(self) -> Vec<Row<'a>> {
         let kept = self.numbers.into_iter().map(|(name, at)| (name, self.sums[at as usize]));
         let kept = kept.filter(|(_, sums)| sums.flat != 0 || sums.cum != 0);
-        let row = |(function, sums): (Cow<'a, str>, Sums)| Row { function, flat: sums.flat, cum: sums.cum };
+        let fit = |sum: i128| sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        let row = |(function, sums): (Cow<'a, str>, Sums)| Row { function, flat: fit(sums.flat), cum: fit(sums.cum) };
         let mut rows: Vec<Row> = kept.map(row).collect();
         let order = |a: &Row, b: &Row| b.flat.unsigned_abs().cmp(&a.flat.unsigned_abs());
         rows.sort_unstable_by(|a, b| order(a, b).then_with(|| a.function.cmp(&b.function)));

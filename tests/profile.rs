@@ -212,6 +212,7 @@ fn text_and_json_tell_the_same_and_unreadable_files_are_two() {
     assert!(text.starts_with(json["naming"]["sentence"].as_str().expect("a sentence")), "{text}");
     assert_eq!(json["rows"][0]["function"], "statsd.newStatsdBuffer");
     assert_eq!(json["rows"][0]["made_by"], "main.handleJob");
+    assert!(json["rows"][0]["value"].as_i64() > Some(0) && json["naming"]["named"] == true, "{json}");
     let row = text.lines().nth(3).expect("a first row");
     assert!(row.contains("statsd.newStatsdBuffer  main.handleJob") && row.contains("main.go:"), "{text}");
 

@@ -30,22 +30,16 @@ fuzz_target!(|input: &[u8]| {
 
 /// Each profile stands for heap and for goroutines: what a profile holds is the app's choice.
 fn naming(base: Option<&Profile>, now: &Profile, previous: Option<&Naming>) -> Naming {
-    pprof::name(&Input {
-        base,
-        now,
-        goroutines: Some((base, now)),
-        rss_growth_bytes: Some(64 << 20),
-        previous,
-        seconds: 60.0,
-    })
+    let heaps = Input::of_heaps(base, now, 60.0);
+    pprof::name(&Input { goroutines: Some((base, now)), rss_growth_bytes: Some(64 << 20), previous, ..heaps })
 }
 
 /// What is indexed later without a check.
 fn whole(profile: &Profile) {
-    for sample in &profile.samples {
-        assert!(sample.stack.iter().all(|frame| (*frame as usize) < profile.frames.len()));
-        assert_eq!(sample.values.len(), profile.sample_types.len());
-    }
+    profile.each_sample(|stack, values| {
+        assert!(profile.stack(stack).all(|frame| (frame as usize) < profile.frames.len()));
+        assert_eq!(values.len(), profile.sample_types.len());
+    });
     assert!(profile.default_type < profile.sample_types.len().max(1));
 }
 

@@ -4,20 +4,22 @@
 //! column and byte for byte, so that scripts and doubts can compare the two.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::pull;
-use crate::pprof::{self, Confidence, Culprit, Flat, Groups, Growth, Naming, Profile};
+use crate::pprof::{self, Confidence, Culprit, Flat, Groups, Growth, Naming, Profile, read};
+use crate::sys;
 
-/// A file is the user's own and this is his workstation, so far more is taken than from an app.
-const MAX_FILE: u64 = 256 << 20;
+/// A file is the user's own, so more is read of it than from an app. What is kept is bounded as in the sidecar.
 const MAX_INFLATED: usize = 1 << 30;
 
-/// Rows printed as text; JSON has them all.
+/// Rows printed as text; JSON has up to a thousand.
 const MAX_ROWS: usize = 40;
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -32,6 +34,7 @@ pub enum Command {
 
 /// Runs a `profile` command on this process's outputs.
 pub fn run(command: &Command, settings: Option<&Path>) -> ExitCode {
+    sys::set_up_heap();
     let (mut out, mut errors) = (std::io::stdout().lock(), std::io::stderr().lock());
     ExitCode::from(match command {
         Command::Top(args) => top(args, &mut out, &mut errors),
@@ -63,30 +66,29 @@ pub struct DiffArgs {
 
 /// Prints what a profile holds. Returns the exit code: 0, or 2 with words on `errors` when the file cannot be read.
 pub fn top(args: &TopArgs, out: &mut impl Write, errors: &mut impl Write) -> u8 {
-    finish(load(&args.file).map(|now| report(None, &now, args.flat, args.json)), out, errors)
+    finish(load(&args.file, read::MAX_MEMORY).map(|now| report(None, &now, args.flat, args.json, out)), errors)
 }
 
 /// Prints what grew from `base` to `now`. Returns the exit code as [`top`] does.
 pub fn diff(args: &DiffArgs, out: &mut impl Write, errors: &mut impl Write) -> u8 {
-    let both = load(&args.base).and_then(|base| Ok((base, load(&args.now)?)));
-    finish(both.map(|(base, now)| report(Some(&base), &now, args.flat, args.json)), out, errors)
+    let both = load(&args.base, read::MAX_MEMORY).and_then(|base| {
+        let now = load(&args.now, base.memory_beside())?;
+        Ok((base, now))
+    });
+    finish(both.map(|(base, now)| report(Some(&base), &now, args.flat, args.json, out)), errors)
 }
 
-fn load(path: &Path) -> Result<Profile, String> {
+fn load(path: &Path, max_memory: usize) -> Result<Profile, String> {
     let words = |why: String| format!("{}: {why}", path.display());
     let file = std::fs::File::open(path).map_err(|error| words(error.to_string()))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| words(error.to_string()))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(words(format!("the file is larger than {} MiB", MAX_FILE >> 20)));
-    }
-    pprof::read::read(&bytes, MAX_INFLATED).map_err(|error| words(error.to_string()))
+    let input = BufReader::with_capacity(32 << 10, file);
+    read::read_from(input, MAX_INFLATED, max_memory).map_err(|error| words(error.to_string()))
 }
 
-/// Writes the one or the other. A reader that went away, as `head` does, has seen enough.
-fn finish(report: Result<String, String>, out: &mut impl Write, errors: &mut impl Write) -> u8 {
+/// Tells how it went. A reader that went away, as `head` does, has seen enough.
+fn finish(report: Result<io::Result<()>, String>, errors: &mut impl Write) -> u8 {
     let (written, code) = match report {
-        Ok(text) => (out.write_all(text.as_bytes()).and_then(|()| out.flush()), 0),
+        Ok(written) => (written, 0),
         Err(words) => (writeln!(errors, "{words}"), 2),
     };
     match written {
@@ -95,37 +97,65 @@ fn finish(report: Result<String, String>, out: &mut impl Write, errors: &mut imp
     }
 }
 
-fn report(base: Option<&Profile>, now: &Profile, flat: bool, json: bool) -> String {
+/// Rows are made as they are written, because all of them together can be larger than the profiles.
+fn report(base: Option<&Profile>, now: &Profile, flat: bool, json: bool, out: &mut impl Write) -> io::Result<()> {
+    let mut out = BufWriter::new(out);
     match (flat, json) {
-        (true, false) => flat_text(&pprof::flat(base, now)),
-        (true, true) => pretty(&flat_json(&pprof::flat(base, now))),
-        (false, false) => Table::of(base, now).text(),
-        (false, true) => pretty(&Table::of(base, now).json()),
+        (true, false) => flat_text(&pprof::flat(base, now), &mut out)?,
+        (true, true) => pretty(&FlatJson(&pprof::flat(base, now)), &mut out)?,
+        (false, false) => out.write_all(Table::of(base, now).text().as_bytes())?,
+        (false, true) => pretty(&Table::of(base, now), &mut out)?,
     }
+    out.flush()
 }
 
-fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
+fn pretty(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    out.write_all(b"\n")
 }
 
 /// pprof's own columns: `%10s %5s%% %5s%% %10s %5s%%  name`.
-fn flat_text(flat: &Flat) -> String {
-    let show = |value: i64| match flat.unit.as_str() {
+fn flat_text(flat: &Flat, out: &mut impl Write) -> io::Result<()> {
+    let show = |value: i64| match flat.unit {
         "bytes" if value != 0 => format!("{value}B"),
         _ => value.to_string(),
     };
-    let mut text = format!("Type: {}\n", flat.sample_type);
-    let _ = writeln!(text, "Showing nodes accounting for all of {} total", show(flat.total));
-    let _ = writeln!(text, "{:>10} {:>5}% {:>5}% {:>10} {:>5}%", "flat", "flat", "sum", "cum", "cum");
+    writeln!(out, "Type: {}", flat.sample_type)?;
+    writeln!(out, "Showing nodes accounting for all of {} total", show(flat.total))?;
+    writeln!(out, "{:>10} {:>5}% {:>5}% {:>10} {:>5}%", "flat", "flat", "sum", "cum", "cum")?;
     let mut sum = 0_i64;
     for row in &flat.rows {
         sum = sum.saturating_add(row.flat);
         let part = |value: i64| share_of(value, flat.total);
         let (flat, cum) = (show(row.flat), show(row.cum));
         let name = row.function.replace(char::is_control, "?");
-        let _ = writeln!(text, "{flat:>10} {} {} {cum:>10} {}  {name}", part(row.flat), part(sum), part(row.cum));
+        writeln!(out, "{flat:>10} {} {} {cum:>10} {}  {name}", part(row.flat), part(sum), part(row.cum))?;
     }
-    text
+    Ok(())
+}
+
+struct FlatJson<'a>(&'a Flat<'a>);
+
+impl Serialize for FlatJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Flat { sample_type, unit, total, rows } = self.0;
+        let rows = rows.iter().map(|row| json!({"function": row.function, "flat": row.flat, "cum": row.cum}));
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("sample_type", sample_type)?;
+        map.serialize_entry("unit", unit)?;
+        map.serialize_entry("total", total)?;
+        map.serialize_entry("rows", &Sequence(std::cell::RefCell::new(rows)))?;
+        map.end()
+    }
+}
+
+/// Rows that are made as they are written.
+struct Sequence<I>(std::cell::RefCell<I>);
+
+impl<I: Iterator<Item = Value>> Serialize for Sequence<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&mut *self.0.borrow_mut())
+    }
 }
 
 fn share_of(value: i64, total: i64) -> String {
@@ -139,40 +169,67 @@ fn share_of(value: i64, total: i64) -> String {
     }
 }
 
-fn flat_json(flat: &Flat) -> Value {
-    let row = |row: &pprof::flat::Row| json!({"function": row.function, "flat": row.flat, "cum": row.cum});
-    let rows: Vec<Value> = flat.rows.iter().map(row).collect();
-    json!({"sample_type": flat.sample_type, "unit": flat.unit, "total": flat.total, "rows": rows})
-}
-
 /// Rows by (leaf, owner), or goroutine groups, with the verdict where there is one to give.
-struct Table {
+struct Table<'a> {
     compared: bool,
     unit: String,
-    total: i64,
-    rows: Vec<(i64, Culprit)>,
+    rows: Rows<'a>,
     naming: Option<Naming>,
     note: Option<String>,
 }
 
-impl Table {
-    fn of(base: Option<&Profile>, now: &Profile) -> Self {
+enum Rows<'a> {
+    Heap(Growth<'a>),
+    Goroutines(Groups<'a>),
+}
+
+impl Rows<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Rows::Heap(growth) => growth.rows.len() + growth.left_out,
+            Rows::Goroutines(groups) => groups.groups.len() + groups.left_out,
+        }
+    }
+
+    fn total(&self) -> i64 {
+        match self {
+            Rows::Heap(growth) => growth.grown_bytes,
+            Rows::Goroutines(groups) => groups.grown,
+        }
+    }
+
+    fn kept(&self) -> usize {
+        match self {
+            Rows::Heap(growth) => growth.rows.len(),
+            Rows::Goroutines(groups) => groups.groups.len(),
+        }
+    }
+
+    fn row(&self, at: usize) -> (i64, Culprit) {
+        match self {
+            Rows::Heap(growth) => (growth.rows[at].bytes, growth.culprit(&growth.rows[at])),
+            Rows::Goroutines(groups) => (groups.groups[at].grew, groups.groups[at].culprit(groups.grown)),
+        }
+    }
+}
+
+impl<'a> Table<'a> {
+    fn of(base: Option<&'a Profile>, now: &'a Profile) -> Self {
         if now.type_index("goroutine").is_some() { Self::goroutines(base, now) } else { Self::heap(base, now) }
     }
 
-    fn goroutines(base: Option<&Profile>, now: &Profile) -> Self {
+    fn goroutines(base: Option<&'a Profile>, now: &'a Profile) -> Self {
         let groups = Groups::between(base, now);
-        let rows = groups.groups.iter().map(|group| (group.grew, group.culprit(groups.grown))).collect();
         let note = groups.words(base.is_some());
-        Self { compared: base.is_some(), unit: "count".into(), total: groups.grown, rows, naming: None, note }
+        Self { compared: base.is_some(), unit: "count".into(), rows: Rows::Goroutines(groups), naming: None, note }
     }
 
-    fn heap(base: Option<&Profile>, now: &Profile) -> Self {
-        let growth = Growth::between(base, now);
-        let unit = growth.unit(now).to_owned();
-        let rows = growth.rows.iter().map(|row| (row.bytes, growth.culprit(row))).collect();
-        let named = base.filter(|_| unit == "bytes").map(|base| pprof::name(&input(base, now)));
-        Self { compared: base.is_some(), unit, total: growth.grown_bytes, rows, naming: named, note: None }
+    fn heap(base: Option<&'a Profile>, now: &'a Profile) -> Self {
+        let unit = Growth::unit(now).to_owned();
+        // Before the rows: each compares for itself, and both at once would be too much memory.
+        let naming = base.filter(|_| unit == "bytes").map(|base| pprof::name(&input(base, now)));
+        let rows = Rows::Heap(Growth::between(base, now));
+        Self { compared: base.is_some(), unit, rows, naming, note: None }
     }
 
     fn text(&self) -> String {
@@ -182,10 +239,11 @@ impl Table {
         }
         let what = if self.compared { "grew" } else { "holds" };
         let mut lines = vec![[what, "share", "leaf", "made by", "at"].map(str::to_owned)];
-        lines.extend(self.rows.iter().take(MAX_ROWS).map(|(value, row)| self.line(*value, row)));
+        let shown = self.rows.kept().min(MAX_ROWS);
+        lines.extend((0..shown).map(|at| self.rows.row(at)).map(|(value, row)| self.line(value, &row)));
         align(&mut text, &lines);
         if self.rows.len() > MAX_ROWS {
-            let _ = writeln!(text, "… and {} more (--json has them all)", self.rows.len() - MAX_ROWS);
+            let _ = writeln!(text, "… and {} more (--json has up to a thousand)", self.rows.len() - MAX_ROWS);
         }
         let Some(naming) = &self.naming else { return text };
         for (kind, words) in &naming.evidence {
@@ -213,13 +271,26 @@ impl Table {
             unit => format!("{value} {unit}"),
         }
     }
+}
 
-    fn json(&self) -> Value {
-        let rows: Vec<Value> = self.rows.iter().map(|(value, row)| row_json(*value, row)).collect();
-        json!({
-            "compared": self.compared, "unit": self.unit, "total": self.total, "rows": rows,
-            "note": self.note, "naming": self.naming.as_ref().map(naming_json),
-        })
+impl Serialize for Table<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("compared", &self.compared)?;
+        map.serialize_entry("unit", &self.unit)?;
+        map.serialize_entry("total", &self.rows.total())?;
+        map.serialize_entry("rows", &self.rows)?;
+        map.serialize_entry("rows_left_out", &(self.rows.len() - self.rows.kept()))?;
+        map.serialize_entry("note", &self.note)?;
+        map.serialize_entry("naming", &self.naming.as_ref().map(naming_json))?;
+        map.end()
+    }
+}
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows = (0..self.kept()).map(|at| self.row(at));
+        serializer.collect_seq(rows.map(|(value, row)| row_json(value, &row)))
     }
 }
 

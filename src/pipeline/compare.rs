@@ -13,6 +13,9 @@ use crate::pprof::{Dump, Naming, Profile, read};
 /// Healthy heaps kept to compare with; beyond that the most crowded in time goes.
 const BASELINES: usize = 8;
 
+/// Bytes of them all; the newest is kept in any case.
+const BASELINE_BYTES: usize = 4 << 20;
+
 /// A heap of the app from a better time, as pulled (2–4 KB each on small apps).
 #[derive(Clone, Debug)]
 pub struct Baseline {
@@ -53,7 +56,8 @@ impl Baselines {
         }
         let now = baseline.at;
         self.heaps.push(baseline);
-        if self.heaps.len() > BASELINES {
+        let bytes = |heaps: &[Baseline]| heaps.iter().map(|it| it.bytes.len()).sum::<usize>();
+        while self.heaps.len() > BASELINES || self.heaps.len() > 1 && bytes(&self.heaps) > BASELINE_BYTES {
             let age = |index: usize| (now.saturating_sub(self.heaps[index].at)).as_secs_f64() + 1.0;
             let crowded = (1..self.heaps.len() - 1)
                 .min_by(|a, b| (age(a - 1) / age(a + 1)).total_cmp(&(age(b - 1) / age(b + 1))));
@@ -91,24 +95,42 @@ pub struct Compared {
 /// # Errors
 /// When the heap cannot be read, in words.
 pub fn compare(material: &Material) -> Result<Compared, String> {
-    let now = read_heap(&material.heap)?;
+    let now = read_heap(&material.heap, read::MAX_MEMORY)?;
+    let mut unread = Vec::new();
     // A goroutine profile that cannot be read takes nothing from what the heaps say.
-    let read = |bytes: &Option<Bytes>| bytes.as_ref().and_then(|bytes| read::read(bytes, read::MAX_INFLATED).ok());
+    let mut read = |bytes: &Option<Bytes>| {
+        let read = read::read_from(&bytes.as_ref()?[..], read::MAX_INFLATED, read::MAX_BESIDE);
+        read.map_err(|fault| unread.push(("goroutines".to_owned(), format!("a profile of them is not used: {fault}"))))
+            .ok()
+    };
     let (before, after) = (read(&material.baselines.goroutines), read(&material.goroutines));
     let goroutines = after.as_ref().map(|after| (before.as_ref(), after));
     let leaked = read(&material.leaked);
     let beside = Beside { goroutines, leaked: leaked.as_ref() };
     let mut latest = None;
     for baseline in material.baselines.heaps.iter().rev() {
-        let Ok(base) = read_heap(&baseline.bytes) else { continue };
+        let base = match read_heap(&baseline.bytes, now.memory_beside()) {
+            Ok(base) => base,
+            Err(words) => {
+                unread.push(("heap".to_owned(), format!("a baseline is not used: {words}")));
+                continue;
+            }
+        };
         let naming = name(material, Some((baseline, &base)), &now, beside);
-        let compared = Compared { naming, against: baseline.kept.clone() };
+        let compared = Compared { naming, against: baseline.kept.clone() }.with(&unread);
         if compared.naming.is_named() {
             return Ok(compared);
         }
         latest = Some(compared);
     }
-    Ok(latest.unwrap_or_else(|| Compared { naming: name(material, None, &now, beside), against: None }))
+    Ok(latest.unwrap_or_else(|| Compared { naming: name(material, None, &now, beside), against: None }.with(&unread)))
+}
+
+impl Compared {
+    fn with(mut self, evidence: &[(String, String)]) -> Self {
+        self.naming.evidence.extend_from_slice(evidence);
+        self
+    }
 }
 
 /// Profiles of goroutines beside the heaps.
@@ -138,13 +160,13 @@ fn name(material: &Material, base: Option<(&Baseline, &Profile)>, now: &Profile,
 /// # Errors
 /// When the bytes are not a heap profile, in words.
 pub fn live_heap(bytes: &[u8]) -> Result<u64, String> {
-    let profile = read_heap(bytes)?;
+    let profile = read_heap(bytes, read::MAX_MEMORY)?;
     let index = profile.type_index("inuse_space").ok_or("the profile has no inuse_space: is it a heap profile?")?;
     Ok(u64::try_from(profile.total(index)).unwrap_or(0))
 }
 
-fn read_heap(bytes: &[u8]) -> Result<Profile, String> {
-    read::read(bytes, read::MAX_INFLATED).map_err(|fault| format!("read heap profile: {fault}"))
+fn read_heap(bytes: &[u8], max_memory: usize) -> Result<Profile, String> {
+    read::read_from(bytes, read::MAX_INFLATED, max_memory).map_err(|fault| format!("read heap profile: {fault}"))
 }
 
 #[cfg(test)]
@@ -165,6 +187,17 @@ mod tests {
         assert_eq!(baselines.heaps[0].at, Duration::from_secs(60));
         baselines.healthy(at(360));
         assert_eq!(baselines.heaps.len(), 2);
+    }
+
+    #[test]
+    fn large_baselines_are_fewer() {
+        let mut baselines = Baselines::default();
+        for n in 0..20 {
+            baselines.healthy(Baseline { bytes: vec![0; 1 << 20].into(), ..at(300 * n) });
+        }
+        assert_eq!((baselines.heaps.len(), baselines.heaps[0].at), (4, Duration::ZERO));
+        baselines.healthy(Baseline { bytes: vec![0; 9 << 20].into(), ..at(9_000) });
+        assert_eq!((baselines.heaps.len(), baselines.heaps[0].at), (1, Duration::from_secs(9_000)));
     }
 
     #[test]

@@ -5,8 +5,6 @@
 //! Bytes here are the heap profile's: they include pages never touched, so they compare with one another and never with RSS
 //! or a limit.
 
-use std::collections::HashMap;
-
 use super::delta::Delta;
 use super::names::{self, Kind};
 use super::naming::Culprit;
@@ -15,12 +13,18 @@ use super::read::{Frame, Profile};
 /// Frames kept of a stack that leaves this folder.
 pub(super) const MAX_STACK: usize = 64;
 
+/// Rows kept of those that grew most, and of those that shrank most.
+const MAX_FIRST: usize = 990;
+const MAX_LAST: usize = 10;
+
 /// What a heap gained and lost.
 #[derive(Debug)]
 pub struct Growth<'a> {
     delta: Delta<'a>,
-    /// Every pair that changed, largest growth first, shrinking ones last.
+    /// The pairs that changed, largest growth first, shrinking ones last: all of them up to a thousand.
     pub rows: Vec<Row<'a>>,
+    /// Pairs beyond that, out of the middle.
+    pub left_out: usize,
     /// Sum of the rows that grew, in bytes: what shares are of.
     pub grown_bytes: i64,
     /// Growth of the heap as a whole, in bytes.
@@ -43,15 +47,17 @@ impl<'a> Growth<'a> {
     /// What grew from `base` to `now`, or what `now` holds where there is no base.
     pub fn between(base: Option<&'a Profile>, now: &'a Profile) -> Self {
         let columns = [space_column(base, now), objects_column(base, now)];
-        let delta = Delta::between(base, now, &columns);
-        let rows = rows(&delta);
-        let grown_bytes = rows.iter().filter(|row| row.bytes > 0).fold(0_i64, |sum, row| sum.saturating_add(row.bytes));
-        let net_bytes = rows.iter().fold(0_i64, |sum, row| sum.saturating_add(row.bytes));
-        Self { delta, rows, grown_bytes, net_bytes }
+        let delta = Delta::between(base, now, columns);
+        let pairs = pairs(&delta);
+        let all = pairs.len();
+        let grown_bytes = pairs.iter().fold(0_i64, |sum, pair| sum.saturating_add(pair.bytes.max(0)));
+        let net_bytes = pairs.iter().fold(0_i64, |sum, pair| sum.saturating_add(pair.bytes));
+        let rows = rows(&delta, pairs);
+        Self { left_out: all - rows.len(), delta, rows, grown_bytes, net_bytes }
     }
 
     /// What the values are in: bytes of a heap profile.
-    pub fn unit<'p>(&self, now: &'p Profile) -> &'p str {
+    pub fn unit(now: &Profile) -> &str {
         now.sample_types.get(space_column(None, now).1).map_or("", |kind| &kind.unit)
     }
 
@@ -116,33 +122,66 @@ pub(super) fn roles(kinds: &[Kind]) -> Option<Roles> {
     (!kinds.is_empty()).then_some(Roles { leaf, owner, via })
 }
 
-fn rows<'a>(delta: &Delta<'a>) -> Vec<Row<'a>> {
+/// What a pair of leaf and owner gained.
+#[derive(Clone, Copy)]
+struct Pair {
+    bytes: i64,
+    objects: i64,
+    /// The change that moved most.
+    change: u32,
+}
+
+fn pairs(delta: &Delta) -> Vec<Pair> {
+    let mut keys = keys(delta);
+    keys.sort_unstable();
+    let pair = |of_one: &[(u32, u32, u32)]| {
+        let changes = of_one.iter().map(|(_, _, change)| (*change, delta.changes[*change as usize].values));
+        let mut pair = Pair { bytes: 0, objects: 0, change: 0 };
+        let mut most = i64::MIN;
+        for (change, [bytes, objects]) in changes {
+            if bytes > most {
+                (pair.change, most) = (change, bytes);
+            }
+            pair.bytes = pair.bytes.saturating_add(bytes);
+            pair.objects = pair.objects.saturating_add(objects);
+        }
+        pair
+    };
+    let all = keys.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).map(pair);
+    all.filter(|pair| pair.bytes != 0 || pair.objects != 0).collect()
+}
+
+/// Leaf and owner of each change by number, and the change.
+fn keys(delta: &Delta) -> Vec<(u32, u32, u32)> {
     let kinds: Vec<Kind> = delta.frames.iter().map(|frame| names::kind(frame)).collect();
     // Instances of one generic function are one function to the person who wrote it.
     let functions = delta.functions(names::without_types);
-    let mut by_pair: HashMap<(u32, Option<u32>), (Row, i64)> = HashMap::new();
-    let mut of_stack = Vec::new();
-    for (at, change) in delta.changes.iter().enumerate() {
+    let (mut frames, mut keys, mut of_stack) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, change) in (0..).zip(&delta.changes) {
+        frames.clear();
+        frames.extend(delta.indices(change));
         of_stack.clear();
-        of_stack.extend(change.stack.iter().map(|index| kinds[*index as usize]));
+        of_stack.extend(frames.iter().map(|frame| kinds[*frame as usize]));
         let Some(roles) = roles(&of_stack) else { continue };
-        let frame = |index: usize| delta.frames[change.stack[index] as usize];
-        let (leaf, owner, via) = (frame(roles.leaf), roles.owner.map(frame), roles.via.map(frame));
-        let (bytes, objects) = (change.values[0], change.values[1]);
-        let fresh = Row { leaf, owner, via, bytes: 0, objects: 0, change: at };
-        let function = |index: usize| functions[change.stack[index] as usize];
-        let pair = (function(roles.leaf), roles.owner.map(function));
-        let (row, most) = by_pair.entry(pair).or_insert((fresh, bytes));
-        if bytes > *most {
-            (row.leaf, row.owner, row.via, row.change, *most) = (leaf, owner, via, at, bytes);
-        }
-        row.bytes = row.bytes.saturating_add(bytes);
-        row.objects = row.objects.saturating_add(objects);
+        let function = |index: usize| functions[frames[index] as usize];
+        keys.push((function(roles.leaf), roles.owner.map_or(u32::MAX, function), at));
     }
-    let changed = by_pair.into_values().map(|(row, _)| row).filter(|row| row.bytes != 0 || row.objects != 0);
-    let mut rows: Vec<Row> = changed.collect();
-    rows.sort_by_key(|row| (std::cmp::Reverse(row.bytes), row.change));
-    rows
+    keys
+}
+
+fn rows<'a>(delta: &Delta<'a>, mut pairs: Vec<Pair>) -> Vec<Row<'a>> {
+    pairs.sort_unstable_by_key(|pair| (std::cmp::Reverse(pair.bytes), pair.change));
+    if let Some(end) = pairs.len().checked_sub(MAX_LAST).filter(|end| *end > MAX_FIRST) {
+        pairs.drain(MAX_FIRST..end);
+    }
+    let row = |pair: Pair| {
+        let frames: Vec<&Frame> = delta.stack(&delta.changes[pair.change as usize]).collect();
+        let kinds: Vec<Kind> = frames.iter().map(|frame| names::kind(frame)).collect();
+        let (roles, Pair { bytes, objects, change }) = (roles(&kinds)?, pair);
+        let (leaf, owner, via) = (frames[roles.leaf], roles.owner.map(|at| frames[at]), roles.via.map(|at| frames[at]));
+        Some(Row { leaf, owner, via, bytes, objects, change: change as usize })
+    };
+    pairs.into_iter().filter_map(row).collect()
 }
 
 #[cfg(test)]

@@ -10,69 +10,109 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::delta::Delta;
 use super::read::Profile;
 
 /// One function.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The full name, as pprof writes it.
-    pub function: String,
+pub struct Row<'a> {
+    /// The full name.
+    pub function: Cow<'a, str>,
     pub flat: i64,
     pub cum: i64,
 }
 
 /// The table and what its shares are of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flat {
-    pub sample_type: String,
-    pub unit: String,
+pub struct Flat<'a> {
+    pub sample_type: &'a str,
+    pub unit: &'a str,
     /// Of a difference, the base's total, of a base of nothing and of a single profile the profile's.
     pub total: i64,
-    pub rows: Vec<Row>,
+    pub rows: Vec<Row<'a>>,
 }
 
 /// Values by function of the type a viewer shows first: of `now`, or of `now` minus `base`.
-pub fn flat(base: Option<&Profile>, now: &Profile) -> Flat {
+pub fn flat<'a>(base: Option<&'a Profile>, now: &'a Profile) -> Flat<'a> {
     let kind = now.sample_types.get(now.default_type);
-    let (sample_type, unit) = kind.map(|it| (it.name.clone(), it.unit.clone())).unwrap_or_default();
-    let in_base = base.and_then(|base| base.type_index(&sample_type)).unwrap_or(usize::MAX);
-    let delta = Delta::between(base, now, &[(in_base, now.default_type)]);
-    let total = base.map_or(0, |base| absolute(base, in_base));
-    let total = if total > 0 { total } else { absolute(now, now.default_type) };
-    let is_readable = |name: &str| [base, Some(now)].into_iter().flatten().any(|it| it.readable.contains(name));
-    let written = |name| if is_readable(name) { Cow::Borrowed(name) } else { as_pprof_writes(name) };
-    Flat { sample_type, unit, total, rows: rows(&delta, written) }
+    let (sample_type, unit) = kind.map(|it| (&*it.name, &*it.unit)).unwrap_or_default();
+    let in_base = base.map_or(usize::MAX, |base| place(base, sample_type, now.default_type));
+    let mut table = Table::default();
+    let whole = table.add(now, now.default_type, 1);
+    let total = base.map_or(0, |base| table.add(base, in_base, -1));
+    Flat { sample_type, unit, total: if total > 0 { total } else { whole }, rows: table.rows() }
 }
 
-fn absolute(profile: &Profile, column: usize) -> i64 {
-    let values = profile.samples.iter().filter_map(|sample| sample.values.get(column));
-    values.fold(0, |sum, value| sum.saturating_add(value.saturating_abs()))
+/// Where a sample type stands: at the same place if it can, for a damaged profile may have two of one name.
+fn place(profile: &Profile, name: &str, likely: usize) -> usize {
+    let is_there = profile.sample_types.get(likely).is_some_and(|it| it.name == name);
+    if is_there { likely } else { profile.type_index(name).unwrap_or(usize::MAX) }
 }
 
-fn rows<'a>(delta: &Delta<'a>, written: impl Fn(&'a str) -> Cow<'a, str>) -> Vec<Row> {
-    let names: Vec<Cow<str>> = delta.frames.iter().map(|frame| written(&frame.function)).collect();
-    let mut by_name: HashMap<&str, (i64, i64)> = HashMap::new();
-    let mut seen = Vec::new();
-    for change in &delta.changes {
-        let value = change.values[0];
-        seen.clear();
-        seen.extend(change.stack.iter().map(|index| &*names[*index as usize]));
-        if let Some(leaf) = seen.first() {
-            let sums = by_name.entry(leaf).or_default();
-            sums.0 = sums.0.saturating_add(value);
-        }
-        seen.sort_unstable();
-        seen.dedup();
-        for function in &seen {
-            let sums = by_name.entry(function).or_default();
-            sums.1 = sums.1.saturating_add(value);
-        }
+#[derive(Default)]
+struct Table<'a> {
+    numbers: HashMap<Cow<'a, str>, u32>,
+    sums: Vec<Sums>,
+    /// Samples so far.
+    samples: u32,
+}
+
+/// Wide, so that a profile minus itself is nothing whatever it holds.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    flat: i128,
+    cum: i128,
+    /// The sample that was added last, so that recursion counts once.
+    latest: u32,
+}
+
+impl<'a> Table<'a> {
+    /// Adds all samples and returns the sum of their sizes.
+    fn add(&mut self, profile: &'a Profile, column: usize, sign: i128) -> i64 {
+        let (numbers, mut total) = (self.numbers(profile), 0_i64);
+        profile.each_sample(|stack, values| {
+            let value = values.get(column).copied().unwrap_or(0);
+            if value == 0 {
+                return;
+            }
+            total = total.saturating_add(value.saturating_abs());
+            self.samples += 1;
+            for (depth, frame) in profile.stack(stack).enumerate() {
+                let sums = &mut self.sums[numbers[frame as usize] as usize];
+                if depth == 0 {
+                    sums.flat += sign * i128::from(value);
+                }
+                if sums.latest != self.samples {
+                    sums.cum += sign * i128::from(value);
+                    sums.latest = self.samples;
+                }
+            }
+        });
+        total
     }
-    let kept = by_name.into_iter().filter(|(_, (flat, cum))| *flat != 0 || *cum != 0);
-    let mut rows: Vec<Row> = kept.map(|(name, (flat, cum))| Row { function: name.to_owned(), flat, cum }).collect();
-    rows.sort_by(|a, b| b.flat.unsigned_abs().cmp(&a.flat.unsigned_abs()).then_with(|| a.function.cmp(&b.function)));
-    rows
+
+    /// The row of each frame.
+    fn numbers(&mut self, profile: &'a Profile) -> Vec<u32> {
+        let mut number = |name: Cow<'a, str>| {
+            let next = u32::try_from(self.sums.len()).expect("a profile has fewer than 2^31 frames");
+            *self.numbers.entry(name).or_insert_with(|| {
+                self.sums.push(Sums::default());
+                next
+            })
+        };
+        let written = |name: &'a str| if profile.readable.contains(name) { name.into() } else { as_pprof_writes(name) };
+        profile.frames.iter().map(|frame| number(written(&frame.function))).collect()
+    }
+
+    fn rows(self) -> Vec<Row<'a>> {
+        let kept = self.numbers.into_iter().map(|(name, at)| (name, self.sums[at as usize]));
+        let kept = kept.filter(|(_, sums)| sums.flat != 0 || sums.cum != 0);
+        let fit = |sum: i128| sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        let row = |(function, sums): (Cow<'a, str>, Sums)| Row { function, flat: fit(sums.flat), cum: fit(sums.cum) };
+        let mut rows: Vec<Row> = kept.map(row).collect();
+        let order = |a: &Row, b: &Row| b.flat.unsigned_abs().cmp(&a.flat.unsigned_abs());
+        rows.sort_unstable_by(|a, b| order(a, b).then_with(|| a.function.cmp(&b.function)));
+        rows
+    }
 }
 
 /// A name without what pprof takes for parameters and template arguments (google/pprof, `demangleSingleFunction`).
@@ -113,7 +153,7 @@ mod tests {
     fn check(base: &[(&[&str], i64)], now: &[(&[&str], i64)], expected: &[(&str, i64, i64)]) {
         let (base, now) = (heap(base), heap(now));
         let flat = flat(Some(&base), &now);
-        let rows: Vec<_> = flat.rows.iter().map(|row| (row.function.as_str(), row.flat, row.cum)).collect();
+        let rows: Vec<_> = flat.rows.iter().map(|row| (&*row.function, row.flat, row.cum)).collect();
         assert_eq!(rows, expected);
     }
 
@@ -161,7 +201,8 @@ mod tests {
         let stack: &[&str] = &["a.a f 1"];
         let (one, two) = (heap(&[(stack, 40)]), heap(&[(stack, 100)]));
         assert_eq!(flat(Some(&one), &two).total, 40);
-        assert_eq!(flat(Some(&heap(&[])), &two).total, 100);
+        let nothing = heap(&[]);
+        assert_eq!(flat(Some(&nothing), &two).total, 100);
         assert_eq!(flat(None, &two).total, 100);
     }
 }

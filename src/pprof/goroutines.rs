@@ -4,9 +4,9 @@
 //! left open is four groups of equal size. A goroutine's stack ends at its entry function and does not tell who started it
 //! (golang/go#16894): the maker stands in the heap profile.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
 
-use super::delta::Delta;
+use super::delta::{Change, Delta};
 use super::diff::{MAX_STACK, roles};
 use super::names::{self, Kind};
 use super::naming::Culprit;
@@ -17,6 +17,9 @@ const MIN_GREW: i64 = 5;
 
 /// Groups kept; a server of many kinds of work has some hundreds.
 const MAX_GROUPS: usize = 1_000;
+
+/// Frames kept of a stack; Go keeps 128 of its own, inlined ones not counted.
+const MAX_FRAMES: usize = 256;
 
 /// A goroutine's smallest stack, in bytes (`runtime.stackMin`).
 const SMALLEST_STACK: i64 = 2048;
@@ -39,27 +42,24 @@ pub struct Groups<'a> {
     pub grown: i64,
     /// Groups that grew, most first, at most a thousand.
     pub groups: Vec<Group<'a>>,
+    /// Groups beyond that.
+    pub left_out: usize,
 }
 
 impl<'a> Groups<'a> {
     pub fn between(base: Option<&'a Profile>, now: &'a Profile) -> Self {
         let of = |profile: &Profile| profile.type_index("goroutine").unwrap_or(0);
-        let delta = Delta::between(base, now, &[(base.map_or(0, of), of(now))]);
-        let functions = delta.functions(|name| name);
-        let mut by_functions: HashMap<Box<[u32]>, (usize, i64)> = HashMap::new();
-        for (at, change) in delta.changes.iter().enumerate() {
-            let key = change.stack.iter().map(|index| functions[*index as usize]).collect();
-            let (_, grew) = by_functions.entry(key).or_insert((at, 0));
-            *grew = grew.saturating_add(change.values[0]);
-        }
-        let mut grew: Vec<(usize, i64)> = by_functions.into_values().filter(|(_, grew)| *grew > 0).collect();
+        let delta = Delta::between(base, now, [(base.map_or(0, of), of(now))]);
+        let mut grew = grew(&delta);
         grew.sort_unstable_by_key(|(at, grew)| (std::cmp::Reverse(*grew), *at));
         let grown = grew.iter().fold(0_i64, |sum, (_, grew)| sum.saturating_add(*grew));
+        let left_out = grew.len().saturating_sub(MAX_GROUPS);
         grew.truncate(MAX_GROUPS);
-        let group = |(at, grew): (usize, i64)| Group { stack: delta.stack(&delta.changes[at]).collect(), grew };
+        let stack = |at: u32| delta.stack(&delta.changes[at as usize]).take(MAX_FRAMES).collect();
+        let group = |(at, grew): (u32, i64)| Group { stack: stack(at), grew };
         let mut groups: Vec<Group> = grew.into_iter().map(group).collect();
         groups.sort_by_cached_key(|group| (std::cmp::Reverse(group.grew), group.place()));
-        Self { net: delta.total(0), grown, groups }
+        Self { net: delta.total(0), grown, groups, left_out }
     }
 
     /// The groups of equal size, within 5 %, that hold most of the growth. One group alone is a leak of its own.
@@ -102,6 +102,24 @@ impl<'a> Groups<'a> {
         };
         Some(format!("goroutines {sign}{sum} {groups}: {}", places.join(", ")))
     }
+}
+
+/// The groups that grew: one change of each, and by how much. Stacks of the same functions are told by a seeded hash of 64 bits,
+/// because their lists would take far more memory than the profiles.
+fn grew(delta: &Delta) -> Vec<(u32, i64)> {
+    let functions = delta.functions(|name| name);
+    let seed = foldhash::quality::RandomState::default();
+    let hash = |change: &Change| {
+        let mut hasher = seed.build_hasher();
+        delta.indices(change).for_each(|frame| hasher.write_u32(functions[frame as usize]));
+        hasher.finish()
+    };
+    let mut keys: Vec<(u64, u32)> = delta.changes.iter().map(hash).zip(0..).collect();
+    keys.sort_unstable();
+    let value = |(_, at): &(u64, u32)| delta.changes[*at as usize].values[0];
+    let sum = |group: &[(u64, u32)]| group.iter().map(value).fold(0_i64, i64::saturating_add);
+    let groups = keys.chunk_by(|a, b| a.0 == b.0).map(|group| (group[0].1, sum(group)));
+    groups.filter(|(_, grew)| *grew > 0).collect()
 }
 
 impl Group<'_> {

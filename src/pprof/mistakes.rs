@@ -135,7 +135,7 @@ mod tests {
 
     fn mend(stack: &[&str]) -> Option<&'static str> {
         let profile = testing::heap(&[(stack, 1)]);
-        of_heap(profile.stack(&profile.samples[0]))
+        of_heap(profile.stack(testing::stacks(&profile)[0]).map(|at| &profile.frames[at as usize]))
     }
 
     #[test]

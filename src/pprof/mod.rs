@@ -14,6 +14,8 @@ pub mod naming;
 mod proto;
 pub mod read;
 mod rust;
+mod samples;
+mod stacks;
 #[cfg(test)]
 pub(crate) mod testing;
 mod wire;
@@ -25,4 +27,4 @@ pub use dump::Dump;
 pub use flat::{Flat, flat};
 pub use goroutines::Groups;
 pub use naming::{Confidence, Culprit, Input, Naming, name};
-pub use read::{Frame, Profile, ReadError, Sample, SampleType};
+pub use read::{Frame, Profile, ReadError, SampleType};

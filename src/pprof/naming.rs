@@ -321,11 +321,6 @@ fn unknown(sentence: String) -> Naming {
     }
 }
 
-/// A program that never links the memory profiler serves such a profile (golang/go#68136).
-fn is_empty(profile: &Profile) -> bool {
-    profile.samples.iter().all(|sample| sample.values.iter().all(|value| *value == 0))
-}
-
 /// Whether the counts of all that was ever allocated are the same too: they move only with a garbage collection.
 fn same_allocations(base: &Profile, now: &Profile) -> bool {
     let all = |profile: &Profile| profile.type_index("alloc_space").map(|index| profile.total(index));

@@ -46,6 +46,7 @@ pub struct Function {
     pub id: u64,
     #[prost(int64, tag = "2")]
     pub name: i64,
+    /// The name in the binary, mangled where the language does that.
     #[prost(int64, tag = "3")]
     pub system_name: i64,
     #[prost(int64, tag = "4")]

@@ -1,12 +1,9 @@
 //! Small profiles for tests, written as stacks of `function file line`.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-
 use prost::Message;
 
 use super::proto;
-use super::read::{Frame, Profile, Sample, SampleType};
+use super::read::{MAX_INFLATED, Profile, read};
 
 /// A heap profile of Go's four types; the value is in bytes, the objects are of one KiB each.
 pub fn heap(samples: &[(&[&str], i64)]) -> Profile {
@@ -21,77 +18,64 @@ pub fn goroutines(samples: &[(&[&str], i64)]) -> Profile {
 }
 
 fn profile<'a>(types: &[(&str, &str)], samples: impl Iterator<Item = (&'a [&'a str], Vec<i64>)>) -> Profile {
-    let mut frames = Vec::new();
-    let samples = samples.map(|(stack, values)| Sample {
-        stack: stack.iter().map(|text| index(&mut frames, text)).collect::<Vec<_>>().into(),
-        values: values.into(),
-    });
-    let samples = samples.collect();
-    let sample_types = types.iter().map(|(name, unit)| SampleType { name: (*name).into(), unit: (*unit).into() });
-    Profile {
-        sample_types: sample_types.collect(),
-        samples,
-        frames,
-        readable: HashSet::new(),
-        default_type: types.len() - 1,
-        period: 524_288,
-        time_nanos: 0,
+    let mut wire = proto::Profile { string_table: vec![String::new()], period: 524_288, ..Default::default() };
+    for (name, unit) in types {
+        let kind = proto::ValueType { r#type: string(&mut wire, name), unit: string(&mut wire, unit) };
+        wire.sample_type.push(kind);
     }
+    for (stack, value) in samples {
+        let location_id = stack.iter().map(|text| frame(&mut wire, text)).collect();
+        wire.sample.push(proto::Sample { location_id, value });
+    }
+    read(&wire.encode_to_vec(), MAX_INFLATED).expect("a profile")
 }
 
-fn index(frames: &mut Vec<Frame>, text: &str) -> u32 {
+fn string(wire: &mut proto::Profile, text: &str) -> i64 {
+    wire.string_table.push(text.to_owned());
+    wire.string_table.len() as i64 - 1
+}
+
+fn frame(wire: &mut proto::Profile, text: &str) -> u64 {
     let mut words = text.split(' ');
-    let mut word = || Arc::from(words.next().unwrap_or_default());
-    let (function, file) = (word(), word());
-    let frame = Frame { function, file, line: word().parse().unwrap_or(0) };
-    let at = frames.iter().position(|it| *it == frame).unwrap_or_else(|| {
-        frames.push(frame);
-        frames.len() - 1
-    });
-    at as u32
+    let mut word = || words.next().unwrap_or_default();
+    let (name, filename) = (string(wire, word()), string(wire, word()));
+    located(wire, name, filename, word().parse().unwrap_or(0))
+}
+
+/// A location of one frame; Go gives a function the same name in the binary.
+fn located(wire: &mut proto::Profile, name: i64, filename: i64, line: i64) -> u64 {
+    let id = wire.location.len() as u64 + 1;
+    wire.function.push(proto::Function { id, name, system_name: name, filename });
+    wire.location.push(proto::Location { id, address: id, line: vec![proto::Line { function_id: id, line }] });
+    id
+}
+
+/// The stack of each sample.
+pub fn stacks(profile: &Profile) -> Vec<u32> {
+    let mut stacks = Vec::new();
+    profile.each_sample(|stack, _| stacks.push(stack));
+    stacks
 }
 
 /// The bytes of a profile, as an app would serve them but for the gzip.
 pub fn encode(profile: &Profile) -> bytes::Bytes {
-    let mut strings = vec![String::new()];
-    let mut string = |text: &str| {
-        strings.push(text.to_owned());
-        strings.len() as i64 - 1
-    };
-    let ids = || 1..=profile.frames.len() as u64;
-    let wire = proto::Profile {
-        sample_type: profile
-            .sample_types
-            .iter()
-            .map(|it| proto::ValueType { r#type: string(&it.name), unit: string(&it.unit) })
-            .collect(),
-        sample: profile
-            .samples
-            .iter()
-            .map(|it| proto::Sample {
-                location_id: it.stack.iter().map(|index| u64::from(*index) + 1).collect(),
-                value: it.values.to_vec(),
-            })
-            .collect(),
-        location: ids()
-            .zip(&profile.frames)
-            .map(|(id, frame)| proto::Location {
-                id,
-                address: id,
-                line: vec![proto::Line { function_id: id, line: frame.line }],
-            })
-            .collect(),
-        function: ids()
-            .zip(&profile.frames)
-            .map(|(id, frame)| {
-                let name = string(&frame.function);
-                proto::Function { id, name, system_name: name, filename: string(&frame.file) }
-            })
-            .collect(),
+    let mut wire = proto::Profile {
+        string_table: vec![String::new()],
         time_nanos: 1,
         period: profile.period,
-        default_sample_type: 0,
-        string_table: Vec::new(),
+        ..Default::default()
     };
-    proto::Profile { string_table: strings, ..wire }.encode_to_vec().into()
+    for it in &profile.sample_types {
+        let kind = proto::ValueType { r#type: string(&mut wire, &it.name), unit: string(&mut wire, &it.unit) };
+        wire.sample_type.push(kind);
+    }
+    for it in &profile.frames {
+        let (name, filename) = (string(&mut wire, &it.function), string(&mut wire, &it.file));
+        located(&mut wire, name, filename, it.line);
+    }
+    profile.each_sample(|stack, values| {
+        let location_id = profile.stack(stack).map(|frame| u64::from(frame) + 1).collect();
+        wire.sample.push(proto::Sample { location_id, value: values.to_vec() });
+    });
+    wire.encode_to_vec().into()
 }

@@ -7,6 +7,7 @@
 pub mod can;
 pub mod cgroup;
 pub mod decode;
+pub mod endpoint;
 pub mod intake;
 pub mod pprof;
 

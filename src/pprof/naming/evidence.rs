@@ -2,7 +2,7 @@
 
 use super::super::words::{bytes, signed, units_of};
 use super::super::{blocked, names};
-use super::{Case, Language, Profile, Row, is_empty};
+use super::{Case, Language, Profile, Row};
 
 /// Why a stripped program names nobody.
 pub(super) const NO_SYMBOLS: &str = "not nameable: the profile has no symbols, only addresses; leave the program's symbols in (strip = false) \
@@ -10,7 +10,8 @@ pub(super) const NO_SYMBOLS: &str = "not nameable: the profile has no symbols, o
 
 impl Case<'_> {
     pub(super) fn why_not(&self, base: &Profile) -> String {
-        if is_empty(self.input.now) {
+        // A program that never links the memory profiler serves such a profile (golang/go#68136).
+        if self.input.now.is_empty() {
             let fix = match self.language {
                 Language::Go => "does the app sample memory (runtime.MemProfileRate)?",
                 _ => "is the profiler of the app started?",

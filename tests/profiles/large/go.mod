@@ -1,0 +1,3 @@
+module oomwatch.example/large
+
+go 1.24

@@ -1,0 +1,3 @@
+module oomwatch.example/truth
+
+go 1.24

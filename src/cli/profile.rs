@@ -157,7 +157,12 @@ struct Table {
 
 impl Table {
     fn of(base: Option<&Profile>, now: &Profile) -> Self {
-        if now.type_index("goroutine").is_some() { Self::goroutines(base, now) } else { Self::heap(base, now) }
+        let counts = |name| now.type_index(name).is_some();
+        if counts("goroutine") || counts("goroutineleak") {
+            Self::goroutines(base, now)
+        } else {
+            Self::values(base, now)
+        }
     }
 
     fn goroutines(base: Option<&Profile>, now: &Profile) -> Self {
@@ -167,11 +172,14 @@ impl Table {
         Self { compared: base.is_some(), unit: "count".into(), total: groups.grown, rows, naming: None, note }
     }
 
-    fn heap(base: Option<&Profile>, now: &Profile) -> Self {
-        let growth = Growth::between(base, now);
-        let unit = growth.unit(now).to_owned();
+    /// Heap and every other profile, by the value that `go tool pprof` shows of it. Only what is held can leak.
+    fn values(base: Option<&Profile>, now: &Profile) -> Self {
+        let growth = Growth::shown(base, now);
+        let shown = now.sample_types.get(now.default_type);
+        let unit = shown.map(|kind| kind.unit.clone()).unwrap_or_default();
+        let held = unit == "bytes" && shown.is_some_and(|kind| !kind.name.starts_with("alloc"));
         let rows = growth.rows.iter().map(|row| (row.bytes, growth.culprit(row))).collect();
-        let named = base.filter(|_| unit == "bytes").map(|base| pprof::name(&input(base, now)));
+        let named = base.filter(|_| held).map(|base| pprof::name(&input(base, now)));
         Self { compared: base.is_some(), unit, total: growth.grown_bytes, rows, naming: named, note: None }
     }
 

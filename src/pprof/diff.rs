@@ -42,17 +42,30 @@ pub struct Row<'a> {
 impl<'a> Growth<'a> {
     /// What grew from `base` to `now`, or what `now` holds where there is no base.
     pub fn between(base: Option<&'a Profile>, now: &'a Profile) -> Self {
-        let columns = [space_column(base, now), objects_column(base, now)];
+        Self::of_columns(base, now, [space_column(base, now), objects_column(base, now)])
+    }
+
+    /// The same of the value that a viewer shows first, and the count beside it: allocated bytes of an allocs profile, delay of a
+    /// block profile.
+    pub fn shown(base: Option<&'a Profile>, now: &'a Profile) -> Self {
+        let shown = now.sample_types.get(now.default_type).map_or("", |kind| kind.name.as_str());
+        if shown == "inuse_space" {
+            return Self::between(base, now);
+        }
+        let column = |name: &str| {
+            let of = |profile: &Profile| profile.type_index(name).unwrap_or(usize::MAX);
+            (base.map_or(usize::MAX, of), of(now))
+        };
+        let count = if shown == "alloc_space" { "alloc_objects" } else { "contentions" };
+        Self::of_columns(base, now, [column(shown), column(count)])
+    }
+
+    fn of_columns(base: Option<&'a Profile>, now: &'a Profile, columns: [(usize, usize); 2]) -> Self {
         let delta = Delta::between(base, now, &columns);
         let rows = rows(&delta);
         let grown_bytes = rows.iter().filter(|row| row.bytes > 0).fold(0_i64, |sum, row| sum.saturating_add(row.bytes));
         let net_bytes = rows.iter().fold(0_i64, |sum, row| sum.saturating_add(row.bytes));
         Self { delta, rows, grown_bytes, net_bytes }
-    }
-
-    /// What the values are in: bytes of a heap profile.
-    pub fn unit<'p>(&self, now: &'p Profile) -> &'p str {
-        now.sample_types.get(space_column(None, now).1).map_or("", |kind| &kind.unit)
     }
 
     /// Nothing differs, not even a byte.

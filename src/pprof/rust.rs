@@ -48,6 +48,29 @@ const C_RUNTIME: [&str; 15] = [
     "__libc_start_call_main",
 ];
 
+/// Steps of an allocation within std, as they are called where debug information has no modules (`line-tables-only`). Their file
+/// is no help there: `jemalloc_pprof` keeps one for all functions of a name, whichever it saw first.
+const BARE: [&str; 18] = [
+    "alloc",
+    "alloc_impl",
+    "alloc_impl_runtime",
+    "alloc_zeroed",
+    "allocate",
+    "allocate_zeroed",
+    "do_reserve_and_handle",
+    "exchange_malloc",
+    "finish_grow",
+    "from_elem",
+    "grow_amortized",
+    "grow_impl",
+    "grow_impl_runtime",
+    "grow_one",
+    "realloc",
+    "try_allocate_in",
+    "try_with_capacity_in",
+    "with_capacity_in",
+];
+
 /// Whether a C symbol is the allocator's or libc's own, and so never a culprit. A Go function has a package and a dot.
 pub(super) fn is_c_runtime(function: &str, file: &str) -> bool {
     C_RUNTIME.contains(&function)
@@ -65,7 +88,8 @@ fn is_allocators(file: &str) -> bool {
 pub(super) fn kind(function: &str, file: &str) -> Kind {
     let plain = plain(function);
     let name = plain.trim_start_matches(['<', '&']);
-    if ALLOCATORS.iter().any(|start| name.starts_with(start)) || is_c_runtime(&plain, file) {
+    let first = name.split('<').next().unwrap_or_default();
+    if BARE.contains(&first) || ALLOCATORS.iter().any(|start| name.starts_with(start)) || is_c_runtime(&plain, file) {
         return Kind::Runtime;
     }
     let of_std = ["/rustc/", "/rustlib/src/rust/", "/rust/deps/"].iter().any(|part| file.contains(part));
@@ -262,7 +286,9 @@ mod tests {
             ("prof_backtrace_impl", "/target/build/tikv-jemalloc-sys-1/out/build/src/prof_sys.c", Runtime),
             ("shop::cart::grow", "/src/shop/src/cart.rs", App),
             ("alloc", &format!("{registry}/tikv-jemallocator-0.7.0/src/lib.rs"), Runtime),
-            ("from_elem", library, Std),
+            ("from_elem<u64>", library, Runtime),
+            ("allocate", &format!("{registry}/backtrace-0.3.77/src/gimli/stash.rs"), Runtime),
+            ("insert<u64>", library, Std),
             ("hashbrown::raw::RawTable<T,A>::reserve_rehash", "", Std),
             ("shop::cart::grow", "", App),
             ("remember", "/src/shop/src/cart.rs", App),

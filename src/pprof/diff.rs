@@ -216,6 +216,15 @@ mod tests {
     }
 
     #[test]
+    fn names_without_a_package_are_told_apart_by_their_file() {
+        let (shop, store) = ("insert src/shop.rs 3", "insert src/store.rs 9");
+        let now = heap(&[(&[shop], 2048), (&[store], 1024)]);
+        let growth = Growth::between(None, &now);
+        let seen: Vec<_> = growth.rows.iter().map(|row| (&*row.leaf.file, row.bytes)).collect();
+        assert_eq!(seen, [("src/shop.rs", 2048), ("src/store.rs", 1024)]);
+    }
+
+    #[test]
     fn shrinking_pairs_come_last_and_share_nothing() {
         let base = heap(&[(&[MAIN], 8192)]);
         let now = heap(&[(&[JOB], 4096)]);

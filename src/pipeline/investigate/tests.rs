@@ -22,6 +22,8 @@ enum App {
     Silent,
     /// Takes the request and never answers.
     Hangs,
+    /// Fills a map, and no goroutine piles up beside it.
+    Fills,
     /// Leaks goroutines that block for good, and serves all there is to be known of them.
     Blocks,
     /// Leaks in functions whose names mean harm.
@@ -153,7 +155,8 @@ async fn puller(
                 continue;
             }
             App::Silent => Err(PullFailed { reason: "unreachable", words: "connection refused".into() }),
-            App::Leaks => Ok(answer(kind, clients)),
+            App::Fills if kind == ProfileKind::Goroutine => Ok(Pulled::Profile(encode(&goroutines(&[(&[WATCH], 3)])))),
+            App::Leaks | App::Fills => Ok(answer(kind, clients)),
             App::Blocks => Ok(blocked(kind, clients)),
             App::Hostile => Ok(harm(kind, clients)),
         };
@@ -337,6 +340,22 @@ async fn turning_critical_pulls_again_within_the_cool_down() {
     assert!(rig.event().await.title.contains("leaks in statsd.newStatsdBuffer"));
     let kinds = rig.pulls(before + 3).await;
     assert_eq!(kinds[before..before + 2], [ProfileKind::Heap, ProfileKind::Index]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_does_not_agree_with_itself() {
+    let mut rig = Rig::start(App::Fills);
+    rig.appear().await;
+    rig.pulls(2).await;
+    rig.alarm(Severity::Crit).await;
+    let agrees = |all: &Arc<Vec<IncidentView>>| all[0].evidence.iter().any(|it| it.kind == "agreement");
+    let named = |all: &Arc<Vec<IncidentView>>| all.first().is_some_and(|it| !it.culprits.is_empty());
+    rig.incidents.wait_for(named).await.expect("it runs");
+    rig.pulls(6).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!agrees(&rig.incidents.borrow()), "the goroutine step saw the same heap again");
+    let agreed = timeout(Duration::from_secs(300), rig.incidents.wait_for(agrees)).await;
+    agreed.expect("the next round does agree").expect("it runs");
 }
 
 #[tokio::test(start_paused = true)]

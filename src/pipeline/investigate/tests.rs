@@ -124,6 +124,12 @@ impl Rig {
         }
     }
 
+    /// The incidents once they are so.
+    async fn story(&mut self, is_so: impl FnMut(&Arc<Vec<IncidentView>>) -> bool) -> Arc<Vec<IncidentView>> {
+        let told = timeout(Duration::from_secs(900), self.incidents.wait_for(is_so)).await;
+        told.expect("the story goes on").expect("it runs").clone()
+    }
+
     async fn pulls(&mut self, count: usize) -> Vec<ProfileKind> {
         let enough = self.pulled.wait_for(|pulled| pulled.len() >= count);
         timeout(Duration::from_secs(900), enough).await.expect("pulls come").expect("the puller runs").clone()
@@ -350,12 +356,11 @@ async fn a_round_does_not_agree_with_itself() {
     rig.alarm(Severity::Crit).await;
     let agrees = |all: &Arc<Vec<IncidentView>>| all[0].evidence.iter().any(|it| it.kind == "agreement");
     let named = |all: &Arc<Vec<IncidentView>>| all.first().is_some_and(|it| !it.culprits.is_empty());
-    rig.incidents.wait_for(named).await.expect("it runs");
+    rig.story(named).await;
     rig.pulls(6).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!agrees(&rig.incidents.borrow()), "the goroutine step saw the same heap again");
-    let agreed = timeout(Duration::from_secs(300), rig.incidents.wait_for(agrees)).await;
-    agreed.expect("the next round does agree").expect("it runs");
+    rig.story(agrees).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,7 +375,7 @@ async fn a_critical_round_ends_with_who_is_blocked_for_good_and_who_started_them
             evidence.iter().find(|it| it.kind == kind).map(|it| it.text.clone())
         }
     };
-    let leaked = rig.incidents.wait_for(|all| said("goroutineleak")(all).is_some()).await.expect("it runs").clone();
+    let leaked = rig.story(|all| said("goroutineleak")(all).is_some()).await;
     let words = said("goroutineleak")(&leaked).expect("it is said");
     assert!(
         words.starts_with("goroutineleak confirms: ") && words.contains("`main.query.func1` (main.go:30)"),
@@ -378,7 +383,7 @@ async fn a_critical_round_ends_with_who_is_blocked_for_good_and_who_started_them
     );
     assert_eq!(said("created_by")(&leaked), None, "a warning is no reason for a dump");
     rig.alarm(Severity::Crit).await;
-    let created = rig.incidents.wait_for(|all| said("created_by")(all).is_some()).await.expect("it runs").clone();
+    let created = rig.story(|all| said("created_by")(all).is_some()).await;
     let words = said("created_by")(&created).expect("it is said");
     assert_eq!(words, "3 of `main.query.func1` were started by `main.query` (main.go:25)");
     assert_eq!(rig.pulled.borrow().iter().filter(|kind| **kind == ProfileKind::GoroutineDump).count(), 1);

@@ -1,5 +1,7 @@
 //! The investigation under a clock that stands still, with a puller and a store that answer as the test says.
 
+mod rounds;
+
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -331,83 +333,6 @@ async fn what_cannot_be_pulled_is_said_in_the_verdict_and_as_degraded() {
     rig.app.send_replace(App::Leaks);
     let cleared = rig.runtime.wait_for(|runtime| runtime.degraded.is_none());
     timeout(Duration::from_secs(120), cleared).await.expect("cleared").expect("it runs");
-}
-
-#[tokio::test(start_paused = true)]
-async fn turning_critical_pulls_again_within_the_cool_down() {
-    let mut rig = Rig::start(App::Leaks);
-    rig.appear().await;
-    rig.pulls(2).await;
-    rig.alarm(Severity::Warn).await;
-    rig.event().await;
-    rig.event().await;
-    let before = rig.pulled.borrow().len();
-    rig.alarm(Severity::Crit).await;
-    assert!(rig.event().await.title.contains("leaks in statsd.newStatsdBuffer"));
-    let kinds = rig.pulls(before + 3).await;
-    assert_eq!(kinds[before..before + 2], [ProfileKind::Heap, ProfileKind::Index]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_round_does_not_agree_with_itself() {
-    let mut rig = Rig::start(App::Fills);
-    rig.appear().await;
-    rig.pulls(2).await;
-    rig.alarm(Severity::Crit).await;
-    let agrees = |all: &Arc<Vec<IncidentView>>| all[0].evidence.iter().any(|it| it.kind == "agreement");
-    let named = |all: &Arc<Vec<IncidentView>>| all.first().is_some_and(|it| !it.culprits.is_empty());
-    rig.story(named).await;
-    rig.pulls(6).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!agrees(&rig.incidents.borrow()), "the goroutine step saw the same heap again");
-    rig.story(agrees).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_critical_round_ends_with_who_is_blocked_for_good_and_who_started_them() {
-    let mut rig = Rig::start(App::Blocks);
-    rig.appear().await;
-    rig.pulls(2).await;
-    rig.alarm(Severity::Warn).await;
-    let said = |kind: &'static str| {
-        move |all: &Arc<Vec<IncidentView>>| {
-            let evidence = all.first().map(|it| it.evidence.as_slice()).unwrap_or_default();
-            evidence.iter().find(|it| it.kind == kind).map(|it| it.text.clone())
-        }
-    };
-    let leaked = rig.story(|all| said("goroutineleak")(all).is_some()).await;
-    let words = said("goroutineleak")(&leaked).expect("it is said");
-    assert!(
-        words.starts_with("goroutineleak confirms: ") && words.contains("`main.query.func1` (main.go:30)"),
-        "{words}"
-    );
-    assert_eq!(said("created_by")(&leaked), None, "a warning is no reason for a dump");
-    rig.alarm(Severity::Crit).await;
-    let created = rig.story(|all| said("created_by")(all).is_some()).await;
-    let words = said("created_by")(&created).expect("it is said");
-    assert_eq!(words, "3 of `main.query.func1` were started by `main.query` (main.go:25)");
-    assert_eq!(rig.pulled.borrow().iter().filter(|kind| **kind == ProfileKind::GoroutineDump).count(), 1);
-    assert!(!format!("{:?}", *rig.incidents.borrow()).contains("5ec4e7"), "arguments stay where they are");
-    assert_eq!(rig.runtime.borrow().pulls_error, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_person_may_ask_for_a_round_and_is_told_what_becomes_of_it() {
-    let mut rig = Rig::start(App::Leaks);
-    let ask = async |rig: &Rig| {
-        let (reply, wish) = tokio::sync::oneshot::channel();
-        rig.asked.send(PullNow { reply }).await.expect("the investigation runs");
-        wish.await.expect("an answer")
-    };
-    assert_eq!(ask(&rig).await, Wish::Suppressed("no_target"));
-    rig.appear().await;
-    rig.pulls(2).await;
-    assert_eq!(ask(&rig).await, Wish::Begun);
-    let kinds = rig.pulls(6).await;
-    assert!(kinds.ends_with(&[ProfileKind::HeapAfterGc, ProfileKind::Goroutine]), "{kinds:?}");
-    assert!(matches!(ask(&rig).await, Wish::Suppressed("busy" | "cooldown")));
-    assert!(rig.incidents.borrow().is_empty(), "nobody is blamed for being looked at");
-    assert_eq!(rig.runtime.borrow().pulls_error, 0);
 }
 
 #[tokio::test(start_paused = true)]

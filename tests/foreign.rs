@@ -141,7 +141,10 @@ fn two_profiles_of_a_rust_service_name_its_leak() {
         [(&[], "remember", "src/main.rs"), (&["--strip-debug"], "leaky::jobs::remember", "")];
     for (strip, function, file) in cases {
         let Some(program) = rust(dir.path(), strip) else { return };
-        let named = rust_diff(&program, dir.path(), |it| it["naming"]["named"] == true);
+        // The profiler reads the program's symbols when it first meets a stack of it, and keeps them: 40 MiB that grew as well.
+        let sure =
+            |it: &serde_json::Value| ["high", "medium"].map(|word| it["naming"]["confidence"] == word).contains(&true);
+        let named = rust_diff(&program, dir.path(), sure);
         let first = &named["rows"][0];
         assert_eq!(first["function"], function, "{named:#}");
         assert_eq!(first["made_by"], function, "{named:#}");

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use oomwatch::page::{PageServer, Settings};
-use oomwatch::pipeline::{StoreRequest, wall_clock};
+use oomwatch::pipeline::plan::Wish;
+use oomwatch::pipeline::{PullNow, StoreRequest, wall_clock};
 use oomwatch::snapshot::{
     About, CulpritView, DegradedView, EvidenceView, IncidentView, MemoryView, OutputPart, ProfileView, ReadingPoint,
     Snapshots, StatsdPart, TargetView, TopContexts, TopName, WatchPart, rfc3339,
@@ -118,7 +119,15 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
     let go_on = Arc::new(Notify::new());
     let told_to_go_on = go_on.clone();
     let mut tasks = JoinSet::new();
-    let (asked, _) = tokio::sync::mpsc::channel(1);
+    let (asked, mut wishes) = mpsc::channel::<PullNow>(1);
+    tasks.spawn(async move {
+        // The first wish is granted, and the cool-down stands in the way of the next.
+        let mut wish = Wish::Begun;
+        while let Some(PullNow { reply }) = wishes.recv().await {
+            reply.send(wish).ok();
+            wish = Wish::Suppressed("cooldown");
+        }
+    });
     let wires = oomwatch::page::Wires { store, asked };
     tasks.spawn(async move { server.run(parts, wires, CancellationToken::new()).await });
     tasks.spawn(async move {

@@ -179,35 +179,35 @@ struct Table<'a> {
 }
 
 enum Rows<'a> {
-    Heap(Growth<'a>),
+    Values(Growth<'a>),
     Goroutines(Groups<'a>),
 }
 
 impl Rows<'_> {
     fn len(&self) -> usize {
         match self {
-            Rows::Heap(growth) => growth.rows.len() + growth.left_out,
+            Rows::Values(growth) => growth.rows.len() + growth.left_out,
             Rows::Goroutines(groups) => groups.groups.len() + groups.left_out,
         }
     }
 
     fn total(&self) -> i64 {
         match self {
-            Rows::Heap(growth) => growth.grown_bytes,
+            Rows::Values(growth) => growth.grown_bytes,
             Rows::Goroutines(groups) => groups.grown,
         }
     }
 
     fn kept(&self) -> usize {
         match self {
-            Rows::Heap(growth) => growth.rows.len(),
+            Rows::Values(growth) => growth.rows.len(),
             Rows::Goroutines(groups) => groups.groups.len(),
         }
     }
 
     fn row(&self, at: usize) -> (i64, Culprit) {
         match self {
-            Rows::Heap(growth) => (growth.rows[at].bytes, growth.culprit(&growth.rows[at])),
+            Rows::Values(growth) => (growth.rows[at].bytes, growth.culprit(&growth.rows[at])),
             Rows::Goroutines(groups) => (groups.groups[at].grew, groups.groups[at].culprit(groups.grown)),
         }
     }
@@ -215,7 +215,12 @@ impl Rows<'_> {
 
 impl<'a> Table<'a> {
     fn of(base: Option<&'a Profile>, now: &'a Profile) -> Self {
-        if now.type_index("goroutine").is_some() { Self::goroutines(base, now) } else { Self::heap(base, now) }
+        let counts = |name| now.type_index(name).is_some();
+        if counts("goroutine") || counts("goroutineleak") {
+            Self::goroutines(base, now)
+        } else {
+            Self::values(base, now)
+        }
     }
 
     fn goroutines(base: Option<&'a Profile>, now: &'a Profile) -> Self {
@@ -224,11 +229,14 @@ impl<'a> Table<'a> {
         Self { compared: base.is_some(), unit: "count".into(), rows: Rows::Goroutines(groups), naming: None, note }
     }
 
-    fn heap(base: Option<&'a Profile>, now: &'a Profile) -> Self {
-        let unit = Growth::unit(now).to_owned();
+    /// Heap and every other profile, by the value that `go tool pprof` shows of it. Only what is held can leak.
+    fn values(base: Option<&'a Profile>, now: &'a Profile) -> Self {
+        let shown = now.sample_types.get(now.default_type);
+        let unit = shown.map(|kind| kind.unit.clone()).unwrap_or_default();
+        let held = unit == "bytes" && shown.is_some_and(|kind| !kind.name.starts_with("alloc"));
         // Before the rows: each compares for itself, and both at once would be too much memory.
-        let naming = base.filter(|_| unit == "bytes").map(|base| pprof::name(&input(base, now)));
-        let rows = Rows::Heap(Growth::between(base, now));
+        let naming = base.filter(|_| held).map(|base| pprof::name(&input(base, now)));
+        let rows = Rows::Values(Growth::shown(base, now));
         Self { compared: base.is_some(), unit, rows, naming, note: None }
     }
 

@@ -46,7 +46,25 @@ pub struct Row<'a> {
 impl<'a> Growth<'a> {
     /// What grew from `base` to `now`, or what `now` holds where there is no base.
     pub fn between(base: Option<&'a Profile>, now: &'a Profile) -> Self {
-        let columns = [space_column(base, now), objects_column(base, now)];
+        Self::of_columns(base, now, [space_column(base, now), objects_column(base, now)])
+    }
+
+    /// The same of the value that a viewer shows first, and the count beside it: allocated bytes of an allocs profile, delay of a
+    /// block profile.
+    pub fn shown(base: Option<&'a Profile>, now: &'a Profile) -> Self {
+        let shown = now.sample_types.get(now.default_type).map_or("", |kind| kind.name.as_str());
+        if shown == "inuse_space" {
+            return Self::between(base, now);
+        }
+        let column = |name: &str| {
+            let of = |profile: &Profile| profile.type_index(name).unwrap_or(usize::MAX);
+            (base.map_or(usize::MAX, of), of(now))
+        };
+        let count = if shown == "alloc_space" { "alloc_objects" } else { "contentions" };
+        Self::of_columns(base, now, [column(shown), column(count)])
+    }
+
+    fn of_columns(base: Option<&'a Profile>, now: &'a Profile, columns: [(usize, usize); 2]) -> Self {
         let delta = Delta::between(base, now, columns);
         let pairs = pairs(&delta);
         let all = pairs.len();
@@ -54,11 +72,6 @@ impl<'a> Growth<'a> {
         let net_bytes = pairs.iter().fold(0_i64, |sum, pair| sum.saturating_add(pair.bytes));
         let rows = rows(&delta, pairs);
         Self { left_out: all - rows.len(), delta, rows, grown_bytes, net_bytes }
-    }
-
-    /// What the values are in: bytes of a heap profile.
-    pub fn unit(now: &Profile) -> &str {
-        now.sample_types.get(space_column(None, now).1).map_or("", |kind| &kind.unit)
     }
 
     /// Nothing differs, not even a byte.
@@ -239,6 +252,15 @@ mod tests {
         let growth = Growth::between(None, &now);
         assert_eq!((growth.rows.len(), growth.rows[0].bytes), (1, 3072));
         assert_eq!(growth.culprit(&growth.rows[0]).function, "main.Fill[...]");
+    }
+
+    #[test]
+    fn names_without_a_package_are_told_apart_by_their_file() {
+        let (shop, store) = ("insert src/shop.rs 3", "insert src/store.rs 9");
+        let now = heap(&[(&[shop], 2048), (&[store], 1024)]);
+        let growth = Growth::between(None, &now);
+        let seen: Vec<_> = growth.rows.iter().map(|row| (&*row.leaf.file, row.bytes)).collect();
+        assert_eq!(seen, [("src/shop.rs", 2048), ("src/store.rs", 1024)]);
     }
 
     #[test]

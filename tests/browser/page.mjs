@@ -94,6 +94,17 @@ async function checkDownload(page) {
   check(command.startsWith("go tool pprof -http=: oomwatch-"), `the command is ready: ${command}`);
 }
 
+/** The first wish is granted, the second meets the cool-down; either way the page says what became of it. */
+async function checkPull(page) {
+  const button = page.locator("#pull-now");
+  for (const words of ["Pulling", "profile.cooldown has not passed"]) {
+    await button.click();
+    const told = page.locator("#profiles [role=status]").filter({ hasText: words });
+    check(await told.waitFor({ timeout: DEADLINE }).then(() => true, () => false), `Pull now says "${words}"`);
+  }
+  check(await button.isEnabled(), "it can be asked again");
+}
+
 /** Tab from the top must come by everything that can be used, each time with a visible outline. */
 async function checkKeyboard(page) {
   const all = await page.evaluate(() => [...document.querySelectorAll("a[href], button, [tabindex='0']")]
@@ -152,6 +163,8 @@ try {
       await checkDeepLink(page);
     }
     await checkCalm(look.name, page, complaints);
+    // After the console was looked at: the browser itself complains there of an answer that refuses.
+    if (look.name === "light" && options.culprit) await checkPull(page);
     await context.close();
   }
 } finally {

@@ -51,6 +51,14 @@ export async function ask(path: string, signal?: AbortSignal): Promise<Response>
   return response;
 }
 
+/** Asks for a round of pulls now, and gives the sidecar's own words on why not. */
+export async function pullNow(): Promise<string> {
+  const token = sessionStorage.getItem(TOKEN);
+  const headers: Record<string, string> = { "X-Oomwatch": "1", ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  const response = await fetch("/api/profiles", { method: "POST", headers });
+  return response.ok ? "Pulling: heap and goroutines follow in a moment" : `Not now: ${(await response.text()).trim()}`;
+}
+
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   return (await (await ask(path, signal)).json()) as T;
 }

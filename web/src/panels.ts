@@ -1,7 +1,7 @@
 // The panels below the answer: each is filled from values and left alone while they stay the same.
 
 import type { Contexts, Culprit, Incident, Profile, Status } from "./api";
-import { ask, hasToken } from "./api";
+import { ask, hasToken, pullNow } from "./api";
 import { command, copyButton, fill, byId, h, prose } from "./dom";
 import { ago, bytes, count, duration, moment, rate, words } from "./format";
 import { answer, isOpen } from "./verdict";
@@ -112,15 +112,30 @@ export const fileName = (id: string): string => `oomwatch-${id}.pb.gz`;
 export function showProfiles(incident: Incident | null): void {
   const section = byId("profiles");
   const profiles = [...(incident?.profiles ?? [])].sort((a, b) => b.taken_at.localeCompare(a.taken_at));
-  section.hidden = profiles.length === 0;
+  section.hidden = false;
   fill(section, profiles, () => [
-    title("profiles", "Profiles"),
-    h("ul", { class: "profiles" }, ...profiles.map((profile) => h("li", {},
+    title("profiles", "Profiles", pullButton()),
+    profiles.length === 0 && h("p", { class: "soft" }, "Those of an incident are listed here; all that are kept are under /api/profiles."),
+    profiles.length > 0 && h("ul", { class: "profiles" }, ...profiles.map((profile) => h("li", {},
       h("p", {}, h("strong", {}, words(profile.type)), ` ${profile.reason}`, h("span", { class: "note" }, `${moment(profile.taken_at)} · ${bytes(profile.bytes)}`)),
       downloadLink(profile)))),
-    h("p", { class: "soft hint" }, "After the download, in its folder:"),
+    profiles.length > 0 && h("p", { class: "soft hint" }, "After the download, in its folder:"),
     ...pprofCommands(profiles).map(command),
   ]);
+}
+
+/** A round by hand: under the same cool-down and budget as an alert's. */
+function pullButton(): HTMLElement {
+  const answer = h("span", { class: "note", role: "status" });
+  const button = h("button", { type: "button", class: "copy", id: "pull-now" }, "Pull now");
+  button.addEventListener("click", () => {
+    button.disabled = true;
+    void pullNow().catch(() => "Not reachable, try again").then((words) => {
+      answer.textContent = words;
+      button.disabled = false;
+    });
+  });
+  return h("div", { class: "pull" }, answer, button);
 }
 
 /** The latest profile alone, and compared with the earliest of its type. */

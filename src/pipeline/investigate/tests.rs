@@ -27,6 +27,8 @@ enum App {
     Silent,
     /// Takes the request and never answers.
     Hangs,
+    /// Fills a map, and no goroutine piles up beside it.
+    Fills,
     /// Leaks goroutines that block for good, and serves all there is to be known of them.
     Blocks,
     /// Leaks in functions whose names mean harm.
@@ -128,6 +130,12 @@ impl Rig {
         }
     }
 
+    /// The incidents once they are so.
+    async fn story(&mut self, is_so: impl FnMut(&Arc<Vec<IncidentView>>) -> bool) -> Arc<Vec<IncidentView>> {
+        let told = timeout(Duration::from_secs(900), self.incidents.wait_for(is_so)).await;
+        told.expect("the story goes on").expect("it runs").clone()
+    }
+
     async fn pulls(&mut self, count: usize) -> Vec<ProfileKind> {
         let enough = self.pulled.wait_for(|pulled| pulled.len() >= count);
         timeout(Duration::from_secs(900), enough).await.expect("pulls come").expect("the puller runs").clone()
@@ -159,7 +167,8 @@ async fn puller(
                 continue;
             }
             App::Silent => Err(PullFailed { reason: "unreachable", words: "connection refused".into() }),
-            App::Leaks => Ok(answer(kind, clients)),
+            App::Fills if kind == ProfileKind::Goroutine => Ok(Pulled::Profile(encode(&goroutines(&[(&[WATCH], 3)])))),
+            App::Leaks | App::Fills => Ok(answer(kind, clients)),
             App::Blocks => Ok(blocked(kind, clients)),
             App::Hostile => Ok(harm(kind, clients)),
         };

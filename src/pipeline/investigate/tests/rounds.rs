@@ -18,6 +18,21 @@ async fn turning_critical_pulls_again_within_the_cool_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_round_does_not_agree_with_itself() {
+    let mut rig = Rig::start(App::Fills);
+    rig.appear().await;
+    rig.pulls(2).await;
+    rig.alarm(Severity::Crit).await;
+    let agrees = |all: &Arc<Vec<IncidentView>>| all[0].evidence.iter().any(|it| it.kind == "agreement");
+    let named = |all: &Arc<Vec<IncidentView>>| all.first().is_some_and(|it| !it.culprits.is_empty());
+    rig.story(named).await;
+    rig.pulls(6).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!agrees(&rig.incidents.borrow()), "the goroutine step saw the same heap again");
+    rig.story(agrees).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_critical_round_ends_with_who_is_blocked_for_good_and_who_started_them() {
     let mut rig = Rig::start(App::Blocks);
     rig.appear().await;
@@ -29,7 +44,7 @@ async fn a_critical_round_ends_with_who_is_blocked_for_good_and_who_started_them
             evidence.iter().find(|it| it.kind == kind).map(|it| it.text.clone())
         }
     };
-    let leaked = rig.incidents.wait_for(|all| said("goroutineleak")(all).is_some()).await.expect("it runs").clone();
+    let leaked = rig.story(|all| said("goroutineleak")(all).is_some()).await;
     let words = said("goroutineleak")(&leaked).expect("it is said");
     assert!(
         words.starts_with("goroutineleak confirms: ") && words.contains("`main.query.func1` (main.go:30)"),
@@ -37,7 +52,7 @@ async fn a_critical_round_ends_with_who_is_blocked_for_good_and_who_started_them
     );
     assert_eq!(said("created_by")(&leaked), None, "a warning is no reason for a dump");
     rig.alarm(Severity::Crit).await;
-    let created = rig.incidents.wait_for(|all| said("created_by")(all).is_some()).await.expect("it runs").clone();
+    let created = rig.story(|all| said("created_by")(all).is_some()).await;
     let words = said("created_by")(&created).expect("it is said");
     assert_eq!(words, "3 of `main.query.func1` were started by `main.query` (main.go:25)");
     assert_eq!(rig.pulled.borrow().iter().filter(|kind| **kind == ProfileKind::GoroutineDump).count(), 1);

@@ -1,0 +1,3 @@
+module oomwatch.example/kinds
+
+go 1.24

@@ -1,6 +1,8 @@
 //! Profiles as pulled become a naming: read, compare with the baselines, say who. Runs on a blocking thread, because gunzip and
 //! merge of a large profile take tens of milliseconds.
 
+use std::io::Cursor;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +101,7 @@ pub fn compare(material: &Material) -> Result<Compared, String> {
     let mut unread = Vec::new();
     // A goroutine profile that cannot be read takes nothing from what the heaps say.
     let mut read = |bytes: &Option<Bytes>| {
-        let read = read::read_from(&bytes.as_ref()?[..], read::MAX_INFLATED, read::MAX_BESIDE);
+        let read = read::read_from(Cursor::new(bytes.as_ref()?), read::MAX_INFLATED, read::MAX_BESIDE);
         read.map_err(|fault| unread.push(("goroutines".to_owned(), format!("a profile of them is not used: {fault}"))))
             .ok()
     };
@@ -166,7 +168,8 @@ pub fn live_heap(bytes: &[u8]) -> Result<u64, String> {
 }
 
 fn read_heap(bytes: &[u8], max_memory: usize) -> Result<Profile, String> {
-    read::read_from(bytes, read::MAX_INFLATED, max_memory).map_err(|fault| format!("read heap profile: {fault}"))
+    read::read_from(Cursor::new(bytes), read::MAX_INFLATED, max_memory)
+        .map_err(|fault| format!("read heap profile: {fault}"))
 }
 
 #[cfg(test)]

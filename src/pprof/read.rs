@@ -6,7 +6,7 @@
 //! stacks' lengths, for one location of many inlined frames can be named by many samples.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::sync::Arc;
 
 use super::samples::Samples;
@@ -16,7 +16,7 @@ use super::wire::Wire;
 mod parts;
 mod raw;
 
-use parts::Parts;
+use parts::{Keep, Parts};
 
 /// How much a profile may inflate to; a Go heap profile of a large service is below 10 MiB.
 pub const MAX_INFLATED: usize = 64 << 20;
@@ -122,23 +122,20 @@ impl Profile {
         MAX_PAIR.saturating_sub(self.held).min(MAX_MEMORY)
     }
 
-    /// Calls `visit` with the stack and the values of each sample, one value for each sample type.
+    /// Calls `visit` with the stack and the values of each sample that is kept, one value for each sample type. Of a Go heap
+    /// these are the samples that hold something.
     pub fn each_sample(&self, visit: impl FnMut(u32, &[i64])) {
         self.samples.each(visit);
     }
 
-    /// Sum of one value over all samples.
+    /// Sum of one value over all samples, kept or not.
     pub fn total(&self, index: usize) -> i64 {
-        let mut total = 0_i64;
-        self.each_sample(|_, values| total = total.saturating_add(values.get(index).copied().unwrap_or(0)));
-        total
+        self.samples.total(index)
     }
 
-    /// Whether no sample has any value but zero.
+    /// Whether no sample, kept or not, has any value but zero.
     pub fn is_empty(&self) -> bool {
-        let mut is_empty = true;
-        self.each_sample(|_, values| is_empty = is_empty && values.iter().all(|value| *value == 0));
-        is_empty
+        !self.samples.hold_anything()
     }
 
     /// Frames of a stack by index, leaf first, inlined frames spelled out.
@@ -185,32 +182,53 @@ impl Budget {
 /// # Errors
 /// When the bytes are not a profile, are cut, damaged, inflate beyond `max_inflated`, or hold more parts than fit in memory.
 pub fn read(bytes: &[u8], max_inflated: usize) -> Result<Profile, ReadError> {
-    read_from(bytes, max_inflated, MAX_MEMORY.min(max_inflated / 4))
+    read_from(Cursor::new(bytes), max_inflated, MAX_MEMORY.min(max_inflated / 4))
 }
 
-/// Reads a profile, gzip or plain, as it comes. What is kept stays below `max_memory`.
+/// Reads a profile, gzip or plain, as it comes. What is kept stays below `max_memory`: of a Go heap the stacks that hold
+/// something, for growth is of them, and what was ever allocated by its sums.
 ///
 /// # Errors
 /// As [`read`] has them; a file that cannot be read on is [`ReadError::Malformed`].
-pub fn read_from(mut input: impl BufRead, max_inflated: usize, max_memory: usize) -> Result<Profile, ReadError> {
+pub fn read_from(mut input: impl BufRead + Seek, max_inflated: usize, max_memory: usize) -> Result<Profile, ReadError> {
+    if let Some(profile) = read_once(&mut input, max_inflated, Parts::new(Budget::new(max_memory), Keep::Held))? {
+        return Ok(profile);
+    }
+    read_whole(input, max_inflated, max_memory)
+}
+
+/// As [`read_from`], with the stacks of a heap that hold nothing any more.
+///
+/// # Errors
+/// As there.
+pub fn read_whole(
+    mut input: impl BufRead + Seek,
+    max_inflated: usize,
+    max_memory: usize,
+) -> Result<Profile, ReadError> {
+    input.rewind().map_err(|_| ReadError::Malformed("it cannot be read"))?;
+    let whole = read_once(input, max_inflated, Parts::new(Budget::new(max_memory), Keep::All))?;
+    whole.ok_or(ReadError::Malformed("it cannot be read"))
+}
+
+fn read_once(mut input: impl BufRead, max_inflated: usize, parts: Parts) -> Result<Option<Profile>, ReadError> {
     let start = input.fill_buf().map_err(|_| ReadError::Malformed("it cannot be read"))?;
     if start.is_empty() {
         return Err(ReadError::Empty);
     }
     if start.starts_with(&[0x1f, 0x8b]) {
         let plain = BufReader::with_capacity(32 << 10, flate2::bufread::MultiGzDecoder::new(input));
-        read_plain(Wire::new(plain, max_inflated), max_memory)
+        read_plain(Wire::new(plain, max_inflated), parts)
     } else {
-        read_plain(Wire::new(input, max_inflated), max_memory)
+        read_plain(Wire::new(input, max_inflated), parts)
     }
 }
 
-fn read_plain<R: BufRead>(mut wire: Wire<R>, max_memory: usize) -> Result<Profile, ReadError> {
+fn read_plain<R: BufRead>(mut wire: Wire<R>, mut parts: Parts) -> Result<Option<Profile>, ReadError> {
     let start = wire.start()?;
     if start.is_empty() {
         return Err(ReadError::Empty);
     }
-    let mut parts = Parts::new(Budget::new(max_memory));
     let read = parts.collect(&mut wire).and_then(|()| parts.assemble());
     read.map_err(|error| match error {
         ReadError::Malformed(_) => looks_like(&start).unwrap_or(error),

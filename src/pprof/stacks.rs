@@ -18,7 +18,7 @@ pub(super) const ROOT: u32 = u32::MAX;
 pub(super) const NODE_COST: usize = 20;
 
 /// The same once the profile is read, when the index is gone.
-pub(super) const HELD_NODE_COST: usize = 12;
+pub(super) const HELD_NODE_COST: usize = 16;
 
 /// A stack: one location more than its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,10 +35,6 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub fn with_capacity(nodes: usize) -> Self {
-        Self { table: HashTable::with_capacity(nodes), hasher: RandomState::default() }
-    }
-
     /// Where a node stands, `of` telling the node at a place.
     pub fn find(&self, node: Node, of: impl Fn(u32) -> Node) -> Option<u32> {
         self.table.find(hash(&self.hasher, node), |at| of(*at) == node).copied()

@@ -15,7 +15,7 @@ use super::super::proto;
 use super::super::samples::Samples;
 use super::super::stacks::{HELD_NODE_COST, NODE_COST, Node, ROOT, Tree};
 use super::super::wire::{Field, Wire};
-use super::raw::RawSample;
+use super::raw::{Before, Loose};
 use super::{Budget, Frame, Locations, MAX_FRAMES, Profile, ReadError, SampleType};
 
 /// Names are cut here, in bytes.
@@ -26,6 +26,22 @@ const DENSE: u64 = 1 << 16;
 
 /// Bytes that a comparison takes for each stack that holds something.
 const HELD_COST: usize = 60;
+
+/// What Go's heap profiles count, in this order.
+pub(super) const HEAP: [&str; 4] = ["alloc_objects", "alloc_space", "inuse_objects", "inuse_space"];
+
+/// Whether a stack of a heap holds nothing any more.
+fn is_dead(values: &[i64]) -> bool {
+    values.get(2..) == Some(&[0, 0])
+}
+
+/// What is used again for every sample.
+#[derive(Default)]
+struct Sampled {
+    loose: Loose,
+    before: Before,
+    stack: Vec<u32>,
+}
 
 struct RawLocation {
     address: u64,
@@ -40,10 +56,22 @@ struct RawFunction {
     file: i64,
 }
 
+/// What of a heap profile is kept.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Keep {
+    #[default]
+    All,
+    /// Stacks that hold something now. In the profile of a large Go program they are one of five; of the others nothing is alive.
+    Held,
+}
+
 /// The parts, ids not resolved.
 #[derive(Default)]
 pub(super) struct Parts {
     budget: Budget,
+    keep: Keep,
+    /// Whether a sample was taken for one of a heap that holds nothing.
+    passed_over: bool,
     types: Vec<proto::ValueType>,
     samples: Samples,
     /// Stacks of locations by index.
@@ -67,19 +95,16 @@ struct Ids {
 }
 
 impl Parts {
-    pub fn new(budget: Budget) -> Self {
-        Self { budget, ..Self::default() }
+    pub fn new(budget: Budget, keep: Keep) -> Self {
+        Self { budget, keep, ..Self::default() }
     }
 
     pub fn collect<R: BufRead>(&mut self, wire: &mut Wire<R>) -> Result<(), ReadError> {
-        let (mut sample, mut stack) = (RawSample::default(), Vec::new());
+        let mut sampled = Sampled::default();
         while let Some(field) = wire.next(|tag| matches!(tag, 1 | 2 | 4 | 5 | 6))? {
             match field {
                 Field::Bytes(1, bytes) => self.sample_type(bytes)?,
-                Field::Bytes(2, bytes) => {
-                    sample.set(bytes).map_err(|_| ReadError::Malformed("a sample cannot be decoded"))?;
-                    self.sample(&sample, &mut stack)?;
-                }
+                Field::Bytes(2, bytes) => self.sample(bytes, &mut sampled)?,
                 Field::Bytes(4, bytes) => self.location(bytes)?,
                 Field::Bytes(5, bytes) => self.function(bytes)?,
                 Field::Bytes(6, bytes) => self.string(bytes)?,
@@ -100,15 +125,26 @@ impl Parts {
         Ok(())
     }
 
-    fn sample(&mut self, sample: &RawSample, stack: &mut Vec<u32>) -> Result<(), ReadError> {
-        let (shared, mut fresh) = sample.fresh();
+    fn sample(&mut self, bytes: &[u8], sampled: &mut Sampled) -> Result<(), ReadError> {
+        const BAD: ReadError = ReadError::Malformed("a sample cannot be decoded");
+        let Sampled { loose, before, stack } = sampled;
+        let sample = loose.take_apart(bytes).map_err(|_| BAD)?;
+        if is_dead(self.samples.see(sample.values)?) && self.is_of_heap() {
+            self.passed_over = true;
+            return Ok(());
+        }
+        let (shared, mut fresh) = before.fresh(sample.locations);
         stack.clear();
         while !fresh.is_empty() {
-            let id = decode_varint(&mut fresh).map_err(|_| ReadError::Malformed("a sample cannot be decoded"))?;
-            stack.push(self.location_index(id)?);
+            stack.push(self.location_index(decode_varint(&mut fresh).map_err(|_| BAD)?)?);
         }
         let node = self.tree.add(shared, stack, &mut self.budget)?;
-        self.samples.push(node, &sample.values, &mut self.budget)
+        self.samples.keep(node, sample.values, &mut self.budget)
+    }
+
+    /// Whether this looks like a Go heap. Names come last, so [`Parts::assemble`] has to look whether it was one.
+    fn is_of_heap(&self) -> bool {
+        self.keep == Keep::Held && self.types.len() == HEAP.len() && self.default_type == 0
     }
 
     fn location_index(&mut self, id: u64) -> Result<u32, ReadError> {
@@ -153,7 +189,8 @@ impl Parts {
         Ok(())
     }
 
-    pub fn assemble(mut self) -> Result<Profile, ReadError> {
+    /// The profile, or `None` where samples were passed over that count: it has to be read once more, whole.
+    pub fn assemble(mut self) -> Result<Option<Profile>, ReadError> {
         if self.types.is_empty() || self.strings.is_empty() {
             return Err(ReadError::Malformed("it names no sample type"));
         }
@@ -163,6 +200,10 @@ impl Parts {
         let sample_types = self.types.iter().map(|it| self.type_of(it)).collect::<Result<Vec<_>, _>>()?;
         let default = self.text(self.default_type)?;
         let default_type = sample_types.iter().position(|it| *it.name == **default).unwrap_or(sample_types.len() - 1);
+        let is_heap = sample_types.iter().map(|it| &*it.name).eq(HEAP) && default_type == HEAP.len() - 1;
+        if self.passed_over && !is_heap {
+            return Ok(None);
+        }
         let mut frames = Frames::default();
         let (locations, places) = self.resolve(&mut frames)?;
         let mut profile = Profile {
@@ -180,7 +221,7 @@ impl Parts {
         place(&mut profile.nodes, &places)?;
         check(&profile, &mut self.budget)?;
         profile.held = self.budget.used() - profile.nodes.len() * (NODE_COST - HELD_NODE_COST);
-        Ok(profile)
+        Ok(Some(profile))
     }
 
     fn type_of(&self, wire: &proto::ValueType) -> Result<SampleType, ReadError> {

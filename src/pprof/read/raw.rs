@@ -12,38 +12,44 @@ use super::super::proto;
 const LOCATIONS: u8 = 1 << 3 | 2;
 const VALUES: u8 = 2 << 3 | 2;
 
-/// The latest sample. Locations come leaf first.
-#[derive(Debug, Default)]
-pub(super) struct RawSample {
-    /// Varints of ids and of values.
-    locations: Vec<u8>,
-    pub values: Vec<u8>,
-    /// Locations of the sample before.
-    before: Vec<u8>,
-    /// For what is not packed: Go packs from three numbers on.
-    loose: proto::Sample,
+/// Varints of a sample's location ids, leaf first, and of its values.
+pub(super) struct RawSample<'a> {
+    pub locations: &'a [u8],
+    pub values: &'a [u8],
 }
 
-impl RawSample {
-    pub fn set(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
-        std::mem::swap(&mut self.locations, &mut self.before);
-        self.locations.clear();
-        self.values.clear();
-        if let Some((locations, values)) = packed(bytes) {
-            self.locations.extend_from_slice(locations);
-            self.values.extend_from_slice(values);
-            return Ok(());
-        }
-        self.loose.clear();
-        self.loose.merge(bytes)?;
-        self.loose.location_id.iter().for_each(|id| encode_varint(*id, &mut self.locations));
-        self.loose.value.iter().for_each(|value| encode_varint(value.cast_unsigned(), &mut self.values));
-        Ok(())
-    }
+/// For what is not packed: Go packs from three numbers on.
+#[derive(Debug, Default)]
+pub(super) struct Loose {
+    sample: proto::Sample,
+    locations: Vec<u8>,
+    values: Vec<u8>,
+}
 
-    /// How many locations at the outer end the sample before had too, and the bytes of the others.
-    pub fn fresh(&self) -> (usize, &[u8]) {
-        let (now, before) = (&self.locations, &self.before);
+impl Loose {
+    pub fn take_apart<'a>(&'a mut self, bytes: &'a [u8]) -> Result<RawSample<'a>, DecodeError> {
+        if let Some((locations, values)) = packed(bytes) {
+            return Ok(RawSample { locations, values });
+        }
+        let Self { sample, locations, values } = self;
+        sample.clear();
+        locations.clear();
+        values.clear();
+        sample.merge(bytes)?;
+        sample.location_id.iter().for_each(|id| encode_varint(*id, locations));
+        sample.value.iter().for_each(|value| encode_varint(value.cast_unsigned(), values));
+        Ok(RawSample { locations, values })
+    }
+}
+
+/// The location ids of the stack that was looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Before(Vec<u8>);
+
+impl Before {
+    /// How many locations at the outer end the stack before had too, and the bytes of the others.
+    pub fn fresh<'a>(&mut self, now: &'a [u8]) -> (usize, &'a [u8]) {
+        let before = &self.0;
         let same = same_end(now, before);
         // Equal bytes may begin within a number.
         let begins = |bytes: &[u8], same: usize| {
@@ -51,6 +57,8 @@ impl RawSample {
             at == 0 || bytes[at - 1] < 0x80
         };
         let same = (0..=same).rev().find(|same| begins(now, *same) && begins(before, *same)).unwrap_or(0);
+        self.0.clear();
+        self.0.extend_from_slice(now);
         let (fresh, shared) = now.split_at(now.len() - same);
         (shared.iter().filter(|byte| **byte < 0x80).count(), fresh)
     }
@@ -105,10 +113,10 @@ mod tests {
     }
 
     fn fresh(before: &[u64], now: &[u64]) -> (usize, Vec<u64>) {
-        let mut raw = RawSample::default();
-        raw.set(&sample(before, &[1])).expect("a sample");
-        raw.set(&sample(now, &[1])).expect("a sample");
-        let (shared, mut bytes) = raw.fresh();
+        let (before, now) = (sample(before, &[1]), sample(now, &[1]));
+        let (mut loose, mut seen) = (Loose::default(), Before::default());
+        seen.fresh(loose.take_apart(&before).expect("a sample").locations);
+        let (shared, mut bytes) = seen.fresh(loose.take_apart(&now).expect("a sample").locations);
         (shared, std::iter::from_fn(|| decode_varint(&mut bytes).ok()).collect())
     }
 
@@ -132,9 +140,8 @@ mod tests {
     fn packed_or_not_a_sample_is_the_same() {
         // Two ids and a value one by one, as Go writes few, with a label between them.
         let (loose, whole) = ([0x08, 5, 0x1a, 1, 0, 0x08, 6, 0x10, 7], sample(&[5, 6], &[7]));
-        let (mut a, mut b) = (RawSample::default(), RawSample::default());
-        a.set(&loose).expect("a sample");
-        b.set(&whole).expect("a sample");
+        let (mut a, mut b) = (Loose::default(), Loose::default());
+        let (a, b) = (a.take_apart(&loose).expect("a sample"), b.take_apart(&whole).expect("a sample"));
         assert!(packed(&loose).is_none() && packed(&whole).is_some());
         assert_eq!((a.locations, a.values), (b.locations, b.values));
     }
@@ -147,7 +154,7 @@ mod tests {
             &[0x0f, 0],
             &[0x12, 11, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1],
         ] {
-            assert!(packed(bytes).is_none() && RawSample::default().set(bytes).is_err(), "{bytes:?}");
+            assert!(packed(bytes).is_none() && Loose::default().take_apart(bytes).is_err(), "{bytes:?}");
         }
     }
 }

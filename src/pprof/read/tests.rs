@@ -58,6 +58,39 @@ fn stacks_come_leaf_first_with_inlined_frames_spelled_out() {
     assert_eq!(profile.type_index("inuse_space"), Some(0));
 }
 
+/// Values of four types for one stack after another, the second of which holds nothing.
+fn four(names: [&str; 4], default: i64) -> Vec<u8> {
+    let mut profile = wire();
+    profile.sample[0].value = vec![9, 900, 1, 100];
+    profile.sample[1].value = vec![5, 500, 0, 0];
+    profile.sample_type = (7..11).map(|at| proto::ValueType { r#type: at, unit: 2 }).collect();
+    profile.string_table.extend(names.map(str::to_owned));
+    profile.default_sample_type = default;
+    profile.encode_to_vec()
+}
+
+#[test]
+fn stacks_of_a_heap_that_hold_nothing_count_in_its_sums_alone() {
+    let heap = four(parts::HEAP, 0);
+    let profile = read(&gzip(&heap), CAP).expect("a profile");
+    assert_eq!((testing::stacks(&profile).len(), profile.default_type), (1, 3));
+    assert_eq!([0, 1, 2, 3].map(|at| profile.total(at)), [14, 1_400, 1, 100]);
+    let whole = read_whole(Cursor::new(gzip(&heap)), CAP, CAP).expect("a profile");
+    assert_eq!(testing::stacks(&whole).len(), 2);
+    assert_eq!([0, 1, 2, 3].map(|at| whole.total(at)), [14, 1_400, 1, 100]);
+}
+
+#[test]
+fn what_only_looks_like_a_heap_is_read_whole() {
+    let turned = ["inuse_objects", "inuse_space", "alloc_objects", "alloc_space"];
+    for bytes in [four(turned, 0), four(["a", "b", "c", "d"], 0), four(parts::HEAP, 8)] {
+        for bytes in [gzip(&bytes), bytes] {
+            let profile = read(&bytes, CAP).expect("a profile");
+            assert_eq!((testing::stacks(&profile).len(), profile.total(1)), (2, 1_400));
+        }
+    }
+}
+
 #[test]
 fn gzip_and_plain_read_alike_in_any_order_of_fields() {
     let plain = wire().encode_to_vec();

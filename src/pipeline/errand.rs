@@ -35,6 +35,8 @@ pub(super) enum Yield {
 pub(super) struct Round {
     /// The latest heap and when it came.
     pub heap: Option<(Duration, bytes::Bytes)>,
+    /// It is of after a forced collection.
+    pub collected: bool,
     pub goroutines: Option<bytes::Bytes>,
     pub leaked: Option<bytes::Bytes>,
     /// What was said before it began: a name that agrees is surer, and one of the same heap would only agree with itself.
@@ -48,7 +50,9 @@ impl Round {
 
     pub fn take(&mut self, kind: ProfileKind, at: Duration, bytes: bytes::Bytes) {
         match kind {
-            ProfileKind::Heap | ProfileKind::HeapAfterGc => self.heap = Some((at, bytes)),
+            ProfileKind::Heap | ProfileKind::HeapAfterGc => {
+                (self.heap, self.collected) = (Some((at, bytes)), kind == ProfileKind::HeapAfterGc);
+            }
             ProfileKind::Goroutine => self.goroutines = Some(bytes),
             ProfileKind::GoroutineLeak => self.leaked = Some(bytes),
             ProfileKind::GoroutineDump | ProfileKind::Index => (),
@@ -179,7 +183,7 @@ impl Errand {
     /// What is known once the step at hand is part of the round; `None` without a heap.
     fn material(self, dump: Option<Arc<Dump>>) -> Option<Material> {
         let Errand { baselines, rss_bytes, fds, round, .. } = self;
-        let Round { heap, goroutines, leaked, previous } = round;
+        let Round { heap, goroutines, leaked, previous, .. } = round;
         let (at, heap) = heap?;
         Some(Material { baselines, heap, goroutines, leaked, dump, previous, at, rss_bytes, fds })
     }

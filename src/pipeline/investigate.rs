@@ -19,7 +19,7 @@ use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
 use super::plan::{Cause, Plan, Purpose, Settings, Step, Wish};
 use super::pulls::Pulls;
-use super::upload::{self, Outbox};
+use super::upload::Outbox;
 use super::words::{self, Identity};
 use super::{Finding, Gone, Index, Outgoing, OwnMetric, ProfileKind, PullNow, Runtime, Target, WallClock};
 use crate::detect::{Alert, AlertKind, Change, Severity};
@@ -286,14 +286,12 @@ impl Investigation {
             }
             Yield::Dump(dump) => info!(goroutines = dump.goroutines, "goroutine dump read"),
             Yield::Profile { bytes, live_heap } => {
-                if step.purpose == Purpose::Evidence {
-                    self.outbox.add(step.kind, bytes.clone(), || {
-                        upload::about(&self.ledger, self.target.as_ref()?, self.clock)
-                    });
-                }
                 self.runtime.degraded = None;
                 self.runtime.live_heap_bytes = live_heap.or(self.runtime.live_heap_bytes);
-                self.keep_to_compare(step, bytes, kept.cloned());
+                match step.purpose {
+                    Purpose::Evidence => self.keep_of_round(step.kind, bytes),
+                    _ => self.keep_to_compare(step, bytes, kept.cloned()),
+                }
             }
         }
         self.tell_runtime();

@@ -11,9 +11,10 @@ use crate::pipeline::compare::{Baseline, Compared};
 use crate::pipeline::errand::known;
 use crate::pipeline::incident::KeptProfile;
 use crate::pipeline::plan::{Purpose, Step};
-use crate::pipeline::{Degraded, ProfileKind, PullFailed};
+use crate::pipeline::{Degraded, ProfileKind, PullFailed, upload, words};
 use crate::pprof::{Confidence, Naming};
 use crate::statsd::Event;
+use crate::telemetry;
 
 /// The kind of evidence that marks a naming of a plain heap.
 const PLAIN: &str = "collection";
@@ -38,8 +39,32 @@ impl Investigation {
                 info!(bytes = bytes.len(), "healthy baseline taken");
                 self.baselines.healthy(baseline(bytes));
             }
-            (Purpose::Evidence, kind) => self.round.take(kind, at, bytes),
             _ => {}
+        }
+    }
+
+    /// Holds a profile of the round, for its later steps and for the upload.
+    pub(super) fn keep_of_round(&mut self, kind: ProfileKind, bytes: bytes::Bytes) {
+        let size = bytes.len();
+        if !self.round.take(kind, self.now(), bytes.clone()) {
+            telemetry::count(&telemetry::PROFILES_UNCOMPARED, Some("too_large")).increment(1);
+            let words = format!(
+                "the {} profile ({}) is kept, and too large to compare beside the others",
+                kind.label(),
+                words::bytes(size as u64)
+            );
+            warn!("{words}");
+            return self.remark("too_large", &words);
+        }
+        self.outbox.add(kind, bytes, || upload::about(&self.ledger, self.target.as_ref()?, self.clock));
+    }
+
+    /// Adds to the evidence of the name in hand, else of the one that stands, once.
+    fn remark(&mut self, kind: &str, words: &str) {
+        let standing = self.ledger.open.as_mut().and_then(|it| it.naming.as_mut());
+        let naming = self.in_hand.as_mut().or(standing).filter(|it| it.evidence.iter().all(|it| it.0 != kind));
+        if let Some(naming) = naming {
+            naming.evidence.push((kind.to_owned(), words.to_owned()));
         }
     }
 
@@ -113,10 +138,9 @@ impl Investigation {
 
     /// Somebody was named from a plain heap, and after a collection nobody can be: the name stands, with that beside it.
     fn contradict(&mut self, naming: &Naming) {
-        let known = self.ledger.open.as_mut().and_then(|it| it.naming.as_mut());
-        let Some(known) = known.filter(|known| is_plain(known) && known.is_named()) else { return };
-        if !is_plain(naming) && !naming.is_named() && known.evidence.iter().all(|it| it.0 != AFTER) {
-            known.evidence.push((AFTER.to_owned(), naming.sentence.clone()));
+        let named = self.ledger.open.as_ref().and_then(|it| it.named());
+        if named.is_some_and(is_plain) && !is_plain(naming) && !naming.is_named() {
+            self.remark(AFTER, &naming.sentence);
         }
     }
 }

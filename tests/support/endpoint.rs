@@ -55,7 +55,7 @@ impl Endpoint {
                 let act = act.borrow().clone();
                 let (sent, open) = (sent.clone(), open.clone());
                 at_once.fetch_max(open.one_more(), Ordering::SeqCst);
-                std::thread::spawn(move || perform(act, stream, &sent, &open));
+                std::thread::spawn(move || perform(&act, stream, &sent, &open));
             }
         });
         endpoint
@@ -96,16 +96,16 @@ impl Open {
     }
 }
 
-fn perform(act: Act, mut stream: TcpStream, sent: &AtomicUsize, open: &Open) {
+fn perform(act: &Act, mut stream: TcpStream, sent: &AtomicUsize, open: &Open) {
     let mut buffer = [0; 4_096];
     let length = stream.read(&mut buffer).unwrap_or(0);
     let index = buffer.starts_with(b"GET /debug/pprof/ ");
     let answer = match act {
         Act::Profiles(_) if index => Some(page(INDEX)),
         _ if index => Some(page(b"<html></html>")),
-        Act::Answer(ref bytes) => Some(bytes.clone()),
-        Act::Profiles(ref body) => Some(answer("200 OK", body)),
-        Act::Guarded(token, ref bytes) => Some(guarded(token, bytes, &buffer[..length])),
+        Act::Answer(bytes) => Some(bytes.clone()),
+        Act::Profiles(body) => Some(answer("200 OK", body)),
+        Act::Guarded(token, bytes) => Some(guarded(token, bytes, &buffer[..length])),
         _ => None,
     };
     if let Some(answer) = answer {
@@ -118,7 +118,7 @@ fn perform(act: Act, mut stream: TcpStream, sent: &AtomicUsize, open: &Open) {
     }
     open.lasting.fetch_add(1, Ordering::SeqCst);
     open.brief.fetch_sub(1, Ordering::SeqCst);
-    last(&act, &mut stream, sent);
+    last(act, &mut stream, sent);
     open.lasting.fetch_sub(1, Ordering::SeqCst);
 }
 

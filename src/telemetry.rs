@@ -91,6 +91,7 @@ catalogue! {
     PROFILES_PULLED: "oomwatch.profiles.pulled", Count, None, "", datadog, "Profiles pulled from the app and kept.";
     PROFILES_FAILED: "oomwatch.profiles.failed", Count, None, "reason", local, "Pulls of a profile that brought none, by reason.";
     PROFILES_SUPPRESSED: "oomwatch.profiles.suppressed", Count, None, "reason", local, "Rounds of pulls not begun, by reason.";
+    PROFILES_UNCOMPARED: "oomwatch.profiles.uncompared", Count, None, "reason", local, "Profiles that were stored and left out of the comparison, by reason.";
     PROFILE_UPLOADS: "oomwatch.profile.uploads", Count, None, "result", local, "Uploads of an incident's profiles to Datadog, by result; all but sent are losses, docs/operations.md has each.";
     STATSD_DATAGRAMS: "oomwatch.statsd.datagrams", Count, None, "", datadog, "Datagrams received from the app.";
     STATSD_SAMPLES: "oomwatch.statsd.samples", Count, None, "", datadog, "Samples received from the app; each value of a packed line counts.";

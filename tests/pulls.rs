@@ -5,7 +5,8 @@
 
 mod support;
 
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -14,35 +15,11 @@ use std::time::Duration;
 use oomwatch::pipeline::{ProfileKind, PullFailed};
 use oomwatch::pprof::read::{MAX_INFLATED, read};
 use oomwatch::pprof::{Input, name};
-use support::endpoint::{Act, Endpoint, answer, ask, gzipped, pull_now, told, watching};
+use support::endpoint::{Act, Endpoint, answer, ask, gzipped, message, pull_now, told, watching};
 use support::{OOMWATCH, Sidecar, wait_for};
 use tokio::time::Instant;
 
 const MIB: u64 = 1 << 20;
-
-fn field(tag: u8, body: &[u8]) -> Vec<u8> {
-    [&[tag << 3 | 2, u8::try_from(body.len()).unwrap()], body].concat()
-}
-
-/// A profile with one sample of each stack, field by field; frames are those of `FRAMES`, counted from 1.
-fn message(kind: [&str; 2], stacks: &[(&[u8], u8)]) -> Vec<u8> {
-    const FRAMES: [[&str; 2]; 3] = [
-        ["statsd.newBuffer", "/m/a@v1.2.3/b.go"],
-        ["main.job", "/app/main.go"],
-        ["runtime.goexit", "/go/src/runtime/a.s"],
-    ];
-    let mut all = field(1, &[0x08, 1, 0x10, 2]);
-    for (stack, value) in stacks {
-        all.extend(field(2, &[field(1, stack), field(2, &[*value])].concat()));
-    }
-    for n in 1..=3 {
-        all.extend(field(4, &[&[0x08, n][..], &field(4, &[0x08, n, 0x10, 10 * n])].concat()));
-        all.extend(field(5, &[0x08, n, 0x10, 1 + 2 * n, 0x20, 2 + 2 * n]));
-    }
-    let names = ["", kind[0], kind[1]].into_iter().chain(FRAMES.into_iter().flatten());
-    names.for_each(|name| all.extend(field(6, name.as_bytes())));
-    all
-}
 
 fn profile() -> Vec<u8> {
     gzipped(&message(["inuse_space", "bytes"], &[(&[1, 2, 3], 100), (&[2, 3], 7)]))
@@ -280,4 +257,50 @@ fn a_profile_is_pulled_by_hand_into_a_file_that_is_not_lost() {
     assert!(!dir.path().join("x").exists());
     let (code, _, errors) = by_hand(dir.path(), &["--url", "http://169.254.169.254/latest"]);
     assert!(code == Some(2) && errors.contains("never asked"), "{errors}");
+}
+
+const TOKEN: &str = "t0ken-of-the-port";
+
+#[test]
+fn the_token_of_a_file_opens_the_port_and_goes_nowhere_else() {
+    let (elsewhere, dir, keys) =
+        (TcpListener::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    elsewhere.set_nonblocking(true).unwrap();
+    let file = keys.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let endpoint = Endpoint::start(Act::Guarded(TOKEN, answer("200 OK", &profile())));
+    let settings = format!("{}bearer_file = \"{}\"\n", watching(&endpoint, dir.path()), file.display());
+    let sidecar = Sidecar::start(&settings, &[]);
+    let stored = || std::fs::read_dir(dir.path()).unwrap().count();
+    wait_for(Duration::from_secs(20), "the first profile", || (stored() == 1).then_some(()));
+    pull_now(&sidecar);
+    wait_for(Duration::from_secs(20), "a round", || (stored() >= 3).then_some(()));
+    let away = format!("307 Away\r\nLocation: http://{}/debug/pprof/heap", elsewhere.local_addr().unwrap());
+    endpoint.now(Act::Answer(answer(&away, b"")));
+    pull_now(&sidecar);
+    told(&sidecar, "redirects are not followed");
+    assert!(elsewhere.accept().is_err(), "somebody took the token elsewhere");
+    let shown = [sidecar.log(), sidecar.summary.clone(), sidecar.metrics(), sidecar.api("/api/status").to_string()];
+    assert!(shown.iter().all(|text| !text.contains(TOKEN)), "{shown:?}");
+    // By hand: to the address of the settings, and to no other that is named.
+    endpoint.now(Act::Guarded(TOKEN, answer("200 OK", &profile())));
+    let settings = sidecar.file.to_str().unwrap();
+    let (code, out, errors) = by_hand(dir.path(), &["--config", settings, "heap", "-o", "-"]);
+    assert_eq!((code, out), (Some(0), profile()), "{errors}");
+    let (code, _, errors) = by_hand(dir.path(), &["--config", settings, "--url", &endpoint.url(), "heap", "-o", "-"]);
+    assert!(code == Some(2) && errors.contains("set profile.bearer_file") && !errors.contains(TOKEN), "{errors}");
+}
+
+#[test]
+fn the_endpoint_sees_two_at_once_however_long_they_last() {
+    let endpoint = Endpoint::start(Act::Silence);
+    let _pulls = [1, 2].map(|_| {
+        let mut stream = TcpStream::connect(endpoint.address).unwrap();
+        stream.write_all(b"GET /debug/pprof/heap HTTP/1.1\r\n\r\n").unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        stream
+    });
+    wait_for(Duration::from_secs(20), "both to be seen", || {
+        (endpoint.at_once.load(Ordering::SeqCst) == 2).then_some(())
+    });
 }

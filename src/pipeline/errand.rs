@@ -30,11 +30,17 @@ pub(super) enum Yield {
     Profile { bytes: bytes::Bytes, live_heap: Option<u64> },
 }
 
+/// Bytes of profiles, as they are kept, that a round holds to compare with: a large app's have 2 MiB each. As many go into one
+/// upload.
+const HELD: usize = crate::datadog::MAX_UPLOAD;
+
 /// What the round under way has brought so far, for its later steps to be named with.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Round {
     /// The latest heap and when it came.
     pub heap: Option<(Duration, bytes::Bytes)>,
+    /// It is of after a forced collection.
+    pub collected: bool,
     pub goroutines: Option<bytes::Bytes>,
     pub leaked: Option<bytes::Bytes>,
     /// What was said before it began: a name that agrees is surer, and one of the same heap would only agree with itself.
@@ -46,13 +52,29 @@ impl Round {
         Round { previous: ledger.open.as_ref().and_then(|it| it.naming.clone()), ..Round::default() }
     }
 
-    pub fn take(&mut self, kind: ProfileKind, at: Duration, bytes: bytes::Bytes) {
+    /// Whether it is held; beside the others of the round it may be too large.
+    #[must_use]
+    pub fn take(&mut self, kind: ProfileKind, at: Duration, bytes: bytes::Bytes) -> bool {
+        if self.beside(kind) + bytes.len() > HELD {
+            return false;
+        }
         match kind {
-            ProfileKind::Heap | ProfileKind::HeapAfterGc => self.heap = Some((at, bytes)),
+            ProfileKind::Heap | ProfileKind::HeapAfterGc => {
+                (self.heap, self.collected) = (Some((at, bytes)), kind == ProfileKind::HeapAfterGc);
+            }
             ProfileKind::Goroutine => self.goroutines = Some(bytes),
             ProfileKind::GoroutineLeak => self.leaked = Some(bytes),
             ProfileKind::GoroutineDump | ProfileKind::Index => (),
         }
+        true
+    }
+
+    /// Bytes of what is held and would not give way to one of this kind.
+    fn beside(&self, kind: ProfileKind) -> usize {
+        let heap = self.heap.as_ref().filter(|_| !kind.is_heap()).map(|it| &it.1);
+        let goroutines = self.goroutines.as_ref().filter(|_| kind != ProfileKind::Goroutine);
+        let leaked = self.leaked.as_ref().filter(|_| kind != ProfileKind::GoroutineLeak);
+        [heap, goroutines, leaked].into_iter().flatten().map(bytes::Bytes::len).sum()
     }
 }
 
@@ -170,7 +192,9 @@ impl Errand {
             if self.step.purpose != Purpose::Evidence || !readable {
                 return (live, None);
             }
-            self.round.take(self.step.kind, self.at, bytes);
+            if !self.round.take(self.step.kind, self.at, bytes) {
+                return (live, None);
+            }
             (live, self.material(None).map(|material| compare::compare(&material)))
         };
         tokio::task::spawn_blocking(work).await.unwrap_or((Some(Err("the profile broke its reader".to_owned())), None))
@@ -179,8 +203,25 @@ impl Errand {
     /// What is known once the step at hand is part of the round; `None` without a heap.
     fn material(self, dump: Option<Arc<Dump>>) -> Option<Material> {
         let Errand { baselines, rss_bytes, fds, round, .. } = self;
-        let Round { heap, goroutines, leaked, previous } = round;
+        let Round { heap, goroutines, leaked, previous, .. } = round;
         let (at, heap) = heap?;
         Some(Material { baselines, heap, goroutines, leaked, dump, previous, at, rss_bytes, fds })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_holds_eight_mebibytes_and_a_heap_gives_way_to_the_next() {
+        let profile = |mib: usize| bytes::Bytes::from(vec![0; mib << 20]);
+        let mut round = Round::default();
+        let mut take = |kind, mib| round.take(kind, Duration::ZERO, profile(mib));
+        assert!(take(ProfileKind::Heap, 8) && take(ProfileKind::HeapAfterGc, 6));
+        assert!(!take(ProfileKind::Goroutine, 3) && take(ProfileKind::Goroutine, 2));
+        assert!(!take(ProfileKind::GoroutineLeak, 1), "it is full");
+        assert!(take(ProfileKind::Goroutine, 1) && take(ProfileKind::GoroutineLeak, 1));
+        assert!(round.collected && round.goroutines.is_some_and(|it| it.len() == 1 << 20));
     }
 }

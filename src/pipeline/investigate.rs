@@ -4,6 +4,7 @@
 //! It owns incidents and baselines. One pull is under way at most; findings are taken while it runs, so a kill is told at
 //! once and not after a time-out. When the findings close it ends without waiting for the pull.
 
+mod evidence;
 mod wires;
 
 use std::sync::Arc;
@@ -12,19 +13,17 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::compare::{Baseline, Baselines, Compared};
+use super::compare::Baselines;
 use super::errand::{Done, Errand, Round, Work, Yield, finish, known};
 use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
 use super::plan::{Cause, Plan, Purpose, Settings, Step, Wish};
 use super::pulls::Pulls;
-use super::upload::{self, Outbox};
+use super::upload::Outbox;
 use super::words::{self, Identity};
-use super::{
-    Degraded, Finding, Gone, Index, Outgoing, OwnMetric, ProfileKind, PullFailed, PullNow, Runtime, Target, WallClock,
-};
+use super::{Finding, Gone, Index, Outgoing, OwnMetric, ProfileKind, PullNow, Runtime, Target, WallClock};
 use crate::detect::{Alert, AlertKind, Change, Severity};
-use crate::pprof::Confidence;
+use crate::pprof::{Confidence, Naming};
 use crate::statsd::Event;
 use crate::telemetry;
 pub use wires::Wires;
@@ -43,6 +42,8 @@ pub struct Investigation {
     index: Index,
     /// Belongs to the round under way; replaced when the next begins.
     round: Round,
+    /// What the round under way names so far, while its later steps may make it surer.
+    in_hand: Option<Naming>,
     /// Profiles of the round under way that are to be uploaded.
     outbox: Outbox,
     pulls: Pulls,
@@ -73,6 +74,7 @@ impl Investigation {
             runtime: Runtime::default(),
             index: Index::default(),
             round: Round::default(),
+            in_hand: None,
             work: None,
         }
     }
@@ -92,6 +94,7 @@ impl Investigation {
                 _ = tick.tick() => self.look_again().await,
                 Ok(()) = self.wires.settings.changed() => self.reconfigure(),
             }
+            self.end_round().await;
             self.begin_next();
             self.publish();
         }
@@ -150,11 +153,13 @@ impl Investigation {
         self.outbox.close();
         self.plan.vanished();
         self.target = None;
+        // The end of the story says the name; where it has no words of its own, the name goes out by itself.
+        let named = self.tell_name();
         let events = self.ledger.vanished(gone, (self.clock)());
         if let Some(last) = self.ledger.all().next().filter(|_| !events.is_empty()) {
             warn!(incident = %last.id, state = last.state.label(), "{}", last.verdict);
         }
-        self.send(events).await;
+        self.send(if events.is_empty() { named } else { events }).await;
     }
 
     /// Drops the step under way, with whoever it was to be pulled from.
@@ -205,17 +210,24 @@ impl Investigation {
         }
     }
 
+    /// When nothing of a round is to come any more, what waited for its end goes out and what it held is let go.
+    async fn end_round(&mut self) {
+        if self.work.is_some() || self.plan.more_evidence(known(&self.ledger, self.index)) {
+            return;
+        }
+        self.outbox.close();
+        self.round = Round::default();
+        let events = self.tell_name();
+        self.send(events).await;
+    }
+
     fn begin_next(&mut self) {
         if self.work.is_some() {
             return;
         }
         let now = self.now();
         let known = known(&self.ledger, self.index);
-        let next = self.plan.next(now, known);
-        if next.is_none_or(|step| step.purpose != Purpose::Evidence) {
-            self.outbox.close();
-        }
-        let Some(step) = next else { return };
+        let Some(step) = self.plan.next(now, known) else { return };
         let reason = match step.purpose {
             Purpose::FirstSight => "first_sight",
             Purpose::Baseline => "baseline",
@@ -250,6 +262,7 @@ impl Investigation {
         self.plan.done(done.step, self.now(), done.took, bytes, done.outcome.is_ok());
         self.pulls.heard(done.outcome.as_ref().err().map(|failed| failed.reason));
         self.count(&done).await;
+        let failed = done.outcome.is_err();
         match done.outcome {
             Ok(yielded) => self.take(done.step, yielded, done.kept.as_ref()),
             Err(failed) => self.failed(done.step, failed),
@@ -257,28 +270,28 @@ impl Investigation {
         if let Some(kept) = done.kept.filter(|_| done.step.purpose == Purpose::Evidence) {
             self.ledger.keep(kept);
         }
-        if let Some(naming) = done.naming {
-            self.named(done.step, naming).await;
-        }
+        let events = match done.naming {
+            Some(naming) => self.named(naming),
+            None if failed && done.step.purpose == Purpose::Evidence => self.tell_name(),
+            None => Vec::new(),
+        };
+        self.send(events).await;
     }
 
     fn take(&mut self, step: Step, yielded: Yield, kept: Option<&KeptProfile>) {
         match yielded {
             Yield::Index(index) => {
-                let goroutines = index.goroutines.or(self.index.goroutines);
-                self.index = Index { goroutines, ..index };
-                self.runtime.goroutines = goroutines;
+                self.index = index;
+                self.runtime.goroutines = index.goroutines.or(self.runtime.goroutines);
             }
             Yield::Dump(dump) => info!(goroutines = dump.goroutines, "goroutine dump read"),
             Yield::Profile { bytes, live_heap } => {
-                if step.purpose == Purpose::Evidence {
-                    self.outbox.add(step.kind, bytes.clone(), || {
-                        upload::about(&self.ledger, self.target.as_ref()?, self.clock)
-                    });
-                }
                 self.runtime.degraded = None;
                 self.runtime.live_heap_bytes = live_heap.or(self.runtime.live_heap_bytes);
-                self.keep_to_compare(step, bytes, kept.cloned());
+                match step.purpose {
+                    Purpose::Evidence => self.keep_of_round(step.kind, bytes),
+                    _ => self.keep_to_compare(step, bytes, kept.cloned()),
+                }
             }
         }
         self.tell_runtime();
@@ -287,68 +300,6 @@ impl Investigation {
     fn tell_runtime(&mut self) {
         (self.runtime.pulls_error, self.runtime.answers) = (self.pulls.error(), self.pulls.answers);
         self.wires.runtime.send_replace(self.runtime.clone());
-    }
-
-    fn keep_to_compare(&mut self, step: Step, bytes: bytes::Bytes, kept: Option<KeptProfile>) {
-        let at = self.now();
-        let baseline = |bytes| Baseline {
-            at,
-            bytes,
-            rss_bytes: self.ledger.figures.rss_bytes,
-            fds: self.ledger.figures.fds,
-            kept,
-        };
-        match (step.purpose, step.kind) {
-            (Purpose::FirstSight, _) => self.baselines.first_sight(baseline(bytes)),
-            (Purpose::Baseline, ProfileKind::Goroutine) => self.baselines.goroutines = Some(bytes),
-            // An alert that opened while the pull ran makes it no baseline.
-            (Purpose::Baseline, _) if self.ledger.figures.healthy => {
-                info!(bytes = bytes.len(), "healthy baseline taken");
-                self.baselines.healthy(baseline(bytes));
-            }
-            (Purpose::Evidence, kind) => self.round.take(kind, at, bytes),
-            _ => {}
-        }
-    }
-
-    fn failed(&mut self, step: Step, failed: PullFailed) {
-        // The count is a bonus: apps that are not Go have no such page. So are looks at goroutines beyond the profile.
-        if matches!(step.kind, ProfileKind::Index | ProfileKind::GoroutineLeak | ProfileKind::GoroutineDump) {
-            info!(reason = failed.reason, "no {}: {}", step.kind.label(), failed.words);
-            return;
-        }
-        if step.purpose == Purpose::Evidence {
-            self.ledger.pull_failed(failed.words.clone());
-        }
-        let fix = "serve net/http/pprof on 127.0.0.1:6060 in the app, or set profile.url";
-        let degraded = Degraded { what: "profiles".to_owned(), why: failed.words, fix: fix.to_owned() };
-        if self.runtime.degraded.as_ref() != Some(&degraded) {
-            warn!(reason = failed.reason, "no profile: {}", degraded.why);
-        }
-        self.runtime.degraded = Some(degraded);
-        self.tell_runtime();
-    }
-
-    /// Tells a naming, unless the goroutine profile of the same round will make it surer in a moment. Near the limit there
-    /// is no such moment.
-    async fn named(&mut self, step: Step, compared: Result<Compared, String>) {
-        let naming = match compared {
-            Ok(Compared { naming, against }) => {
-                against.into_iter().for_each(|kept| self.ledger.keep(kept));
-                naming
-            }
-            Err(words) => return self.ledger.pull_failed(words),
-        };
-        let critical = self.ledger.open.as_ref().is_some_and(|it| it.severity == Severity::Crit);
-        let more = self.plan.more_evidence(known(&self.ledger, self.index));
-        if more && (step.kind == ProfileKind::Heap || !critical) {
-            return;
-        }
-        let events = self.ledger.name(naming, (self.clock)());
-        if let Some(incident) = self.ledger.open.as_ref().filter(|_| !events.is_empty()) {
-            warn!(incident = %incident.id, "leak named: {}", incident.verdict);
-        }
-        self.send(events).await;
     }
 
     async fn count(&mut self, done: &Done) {

@@ -2,9 +2,10 @@
 //!
 //! A pull costs the app something, so they are few: one plain heap at first sight, a baseline of heap and goroutines once the
 //! app is known to be well, one more plain heap every five minutes, and rounds of evidence on alerts, spaced by the cool-down.
-//! The goroutine profile adds 0.78 KB of resident memory for each goroutine of the app, which near the limit could itself be
-//! the kill; the index page tells the count for nothing, and whether `goroutineleak` is served, which costs a collection. The
-//! text of all goroutines stops a large app for seconds: it is asked for last, where the setting allows it and there is room.
+//! A profile of goroutines adds 0.78 KB of resident memory for each goroutine of the app, which near the limit could itself be
+//! the kill; the index page tells the count for nothing, and whether `goroutineleak` is served, which costs as much and a
+//! collection. The text of all goroutines stops a large app for seconds: it is asked for last, where the setting allows it and
+//! there is room. An app that takes seconds over a step is left alone for as long before the next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -34,7 +35,15 @@ const FIRST_SIGHT_RETRY: (Duration, Duration) = (Duration::from_secs(2), Duratio
 /// again when they come lightly.
 const BURDEN: (Duration, u64) = (Duration::from_millis(250), 2 << 20);
 
-/// Bytes of resident memory that a goroutine profile may cost for each goroutine (0.78 KB measured), rounded up.
+/// A step of a round that takes longer than this burdens the app, and as long as it took passes before the next. Of a healthy
+/// app none does: a forced collection of 100,000 goroutines takes 0.8 s, and `goroutineleak` 1.4 s.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// A critical round waits for nothing when less than this is left, or when nobody knows how much: all its waits together come
+/// to a minute at most, for no step may take longer than 15 s.
+const HURRY: Duration = Duration::from_secs(120);
+
+/// Bytes of resident memory that a profile of goroutines may cost for each goroutine (0.78 KB measured), rounded up.
 const GOROUTINE_COST: u64 = 1_024;
 
 /// Without a known limit a goroutine profile is pulled up to this count: 8 MB of cost.
@@ -87,7 +96,7 @@ pub struct Step {
 pub enum Cause {
     /// An alert opened or got worse.
     Alert,
-    /// It turned critical: passes the cool-down and may take the last round of the hour.
+    /// It turned critical: passes the cool-down, may take the last round of the hour, and cuts a round under way short.
     Critical,
     /// The open incident is not surely named. Waits twice as long each time, for each forces a collection.
     Again,
@@ -106,6 +115,7 @@ const ROUND: [ProfileKind; 6] = [
 /// What became of the wish for a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
+    /// At once, or as soon as the step under way is done.
     Begun,
     /// Not begun, by the reason label of `oomwatch.profiles.suppressed`.
     Suppressed(&'static str),
@@ -131,6 +141,10 @@ pub struct Plan {
     had_healthy: bool,
     last_index: Option<Duration>,
     index_every: Duration,
+    /// A critical round takes the place of the one that was under way; it begins with the next question.
+    critical: bool,
+    /// Until then the round under way lets the app alone.
+    rests_until: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +168,8 @@ impl Plan {
             had_healthy: false,
             last_index: None,
             index_every: INDEX_EVERY,
+            critical: false,
+            rests_until: Duration::ZERO,
         }
     }
 
@@ -174,6 +190,7 @@ impl Plan {
 
     pub fn vanished(&mut self) {
         self.seen = None;
+        self.critical = false;
         self.queue.clear();
     }
 
@@ -182,8 +199,13 @@ impl Plan {
         if self.seen.is_none() {
             return Wish::Suppressed("no_target");
         }
-        if self.queue.iter().any(|step| step.purpose == Purpose::Evidence) {
+        let under_way = self.critical || self.queue.iter().any(|step| step.purpose == Purpose::Evidence);
+        if under_way && cause != Cause::Critical {
             return Wish::Suppressed("busy");
+        }
+        // One that has not begun to pull is judged by what is critical when its steps come.
+        if self.critical || under_way && self.queue.iter().any(|step| step.kind == ProfileKind::Heap) {
+            return Wish::Begun;
         }
         while self.rounds.front().is_some_and(|begun| now.saturating_sub(*begun) >= Duration::from_secs(3_600)) {
             self.rounds.pop_front();
@@ -195,13 +217,22 @@ impl Plan {
         if self.rounds.len() >= budget {
             return Wish::Suppressed("budget");
         }
+        // What is under way gives way: what grows now matters more.
+        self.queue.clear();
+        if under_way {
+            self.critical = true;
+        } else {
+            self.begin(now, cause);
+        }
+        Wish::Begun
+    }
+
+    fn begin(&mut self, now: Duration, cause: Cause) {
         self.again = if cause == Cause::Again { self.again + 1 } else { 0 };
         self.last_round = Some(now);
         self.rounds.push_back(now);
-        // Baselines under way give way: what grows now matters more. The plain heap comes first, as insurance.
-        self.queue.clear();
+        // The plain heap comes first, as insurance.
         self.queue.extend(ROUND.map(|kind| Step { kind, purpose: Purpose::Evidence }));
-        Wish::Begun
     }
 
     /// How long after the last round, and up to how many in an hour.
@@ -218,8 +249,14 @@ impl Plan {
     /// The next pull, if one is due.
     pub fn next(&mut self, now: Duration, known: Now) -> Option<Step> {
         self.seen?;
+        if std::mem::take(&mut self.critical) {
+            self.begin(now, Cause::Critical);
+        }
         if self.queue.is_empty() {
             self.fill(now, known.figures);
+        }
+        if self.rests(now, known) {
+            return None;
         }
         while let Some(step) = self.queue.pop_front() {
             if self.allows(step, known) {
@@ -229,13 +266,22 @@ impl Plan {
         None
     }
 
+    /// Whether the round under way gives the app time after a slow step. The plain heap never waits: it is the insurance.
+    fn rests(&self, now: Duration, Now { figures, severity, .. }: Now) -> bool {
+        let hurried = severity == Some(Severity::Crit) && figures.time_to_limit.is_none_or(|left| left < HURRY);
+        let waits = |step: &Step| step.purpose == Purpose::Evidence && step.kind != ProfileKind::Heap;
+        now < self.rests_until && !hurried && self.queue.front().is_some_and(waits)
+    }
+
     /// Whether a step may be taken by what is known now.
     fn allows(&self, step: Step, known: Now) -> bool {
         let Now { figures, index, severity } = known;
         match step.kind {
             ProfileKind::Goroutine => affordable(figures, index.goroutines),
             // A notice is no reason to have the app look through all of its memory.
-            ProfileKind::GoroutineLeak => index.leak_profile && severity != Some(Severity::Notice),
+            ProfileKind::GoroutineLeak => {
+                index.leak_profile && severity != Some(Severity::Notice) && affordable(figures, index.goroutines)
+            }
             ProfileKind::GoroutineDump => {
                 let room = figures.limit_bytes.map_or(0, |limit| limit.saturating_sub(figures.memory_bytes));
                 let few = index.goroutines.is_some_and(|count| count < DUMP.0);
@@ -268,11 +314,14 @@ impl Plan {
 
     /// Whether evidence of this round is still to come after the step at hand.
     pub fn more_evidence(&self, known: Now) -> bool {
-        self.queue.iter().any(|step| step.purpose == Purpose::Evidence && self.allows(*step, known))
+        self.critical || self.queue.iter().any(|step| step.purpose == Purpose::Evidence && self.allows(*step, known))
     }
 
     /// Learns how a pull went.
     pub fn done(&mut self, step: Step, now: Duration, took: Duration, bytes: u64, ok: bool) {
+        if step.purpose == Purpose::Evidence && took > SLOW {
+            self.rests_until = now + took;
+        }
         match (step.purpose, ok) {
             (Purpose::FirstSight, true) => self.first_sight = Retry::Done,
             (Purpose::FirstSight, false) => {
@@ -309,7 +358,7 @@ impl Plan {
     }
 }
 
-/// Whether a goroutine profile may be pulled: its cost stays below a quarter of what is left.
+/// Whether a profile of goroutines may be pulled: its cost stays below a quarter of what is left.
 fn affordable(figures: &Figures, goroutines: Option<u64>) -> bool {
     let Some(count) = goroutines else { return false };
     match figures.limit_bytes {

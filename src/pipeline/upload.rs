@@ -37,7 +37,7 @@ pub struct Upload {
 pub struct Outbox {
     /// `None` when nothing is to be uploaded.
     uploads: Option<mpsc::Sender<Upload>>,
-    /// At most three profiles, whose bytes the round holds anyway.
+    /// At most three profiles, whose bytes the round holds anyway: 8 MiB.
     pending: Option<Upload>,
     sequence: u64,
 }

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -25,7 +25,7 @@ pub struct Bounds {
     pub first_byte: Duration,
     /// From the start to the last byte.
     pub whole: Duration,
-    /// Body bytes on the wire. The profile of a large app has 2 MiB.
+    /// Body bytes on the wire, of which fewer may be kept. The profile of a large app has 2 MiB.
     pub bytes: usize,
 }
 
@@ -99,19 +99,19 @@ impl Origin {
 
 /// A whole answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Answer<K> {
     pub status: StatusCode,
     pub content_type: String,
     pub location: String,
-    /// Empty unless the status is 200.
-    pub body: Bytes,
+    /// As it began, unless the status is 200.
+    pub body: K,
 }
 
-/// Sees each piece of a body as it comes.
-pub trait Watch: Sized {
+/// Takes the pieces of a body as they come, and keeps of them what is wanted.
+pub trait Keep: Sized {
     /// # Errors
     /// When no more of the body is wanted.
-    fn look(self, piece: Bytes) -> impl Future<Output = Result<Self, PullFailed>> + Send;
+    fn take(self, piece: Bytes) -> impl Future<Output = Result<Self, PullFailed>> + Send;
 }
 
 pub(super) fn failed(reason: &'static str, words: String) -> PullFailed {
@@ -121,16 +121,15 @@ pub(super) fn failed(reason: &'static str, words: String) -> PullFailed {
 /// Gets `path` below the origin's base.
 ///
 /// # Errors
-/// With the reasons `unreachable`, `timeout`, `too_large` and `truncated`, and with those of `watch`, which sees the body grow
-/// and may end it.
-pub async fn get(origin: &Origin, path: &str, bounds: Bounds, watch: impl Watch) -> Result<Answer, PullFailed> {
+/// With the reasons `unreachable`, `timeout`, `too_large` and `truncated`, and with those of `body`, which may end it.
+pub async fn get<K: Keep>(origin: &Origin, path: &str, bounds: Bounds, body: K) -> Result<Answer<K>, PullFailed> {
     let slow = |bound: Duration| {
         failed("timeout", format!("{}{path} did not answer within {} s", origin.base, bound.as_secs_f32()))
     };
     timeout(bounds.whole, async {
         let (response, connection) =
             timeout(bounds.first_byte, open(origin, path)).await.map_err(|_| slow(bounds.first_byte))??;
-        beside(connection, read(response, bounds.bytes, watch)).await
+        beside(connection, read(response, bounds.bytes, body)).await
     })
     .await
     .map_err(|_| slow(bounds.whole))?
@@ -193,31 +192,29 @@ pub fn is_forbidden(ip: IpAddr) -> bool {
 }
 
 /// Reads the body of a 200; what else came with another status is not wanted.
-async fn read(response: Response<Incoming>, max: usize, watch: impl Watch) -> Result<Answer, PullFailed> {
+async fn read<K: Keep>(response: Response<Incoming>, max: usize, kept: K) -> Result<Answer<K>, PullFailed> {
     let (head, body) = response.into_parts();
     let wanted = head.status == StatusCode::OK;
     Ok(Answer {
         status: head.status,
         content_type: word(&head.headers, &header::CONTENT_TYPE),
         location: word(&head.headers, &header::LOCATION),
-        body: if wanted { collect(body, max, watch).await? } else { Bytes::new() },
+        body: if wanted { collect(body, max, kept).await? } else { kept },
     })
 }
 
-async fn collect(mut body: Incoming, max: usize, mut watch: impl Watch) -> Result<Bytes, PullFailed> {
-    let mut bytes = BytesMut::new();
+async fn collect<K: Keep>(mut body: Incoming, max: usize, mut kept: K) -> Result<K, PullFailed> {
+    let mut came = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| failed("truncated", format!("the answer ends in the middle: {error}")))?;
-        let data = frame.data_ref().map(Bytes::as_ref).unwrap_or_default();
-        if bytes.len() + data.len() > max {
+        let Ok(piece) = frame.into_data() else { continue };
+        came += piece.len();
+        if came > max {
             return Err(failed("too_large", format!("the answer has more than {max} bytes: is it the app's pprof?")));
         }
-        bytes.extend_from_slice(data);
-        if let Ok(data) = frame.into_data() {
-            watch = watch.look(data).await?;
-        }
+        kept = kept.take(piece).await?;
     }
-    Ok(bytes.freeze())
+    Ok(kept)
 }
 
 /// A header for people to read: at most 120 printable characters.

@@ -2,27 +2,28 @@
 //!
 //! The address comes from the settings alone and stays in the pod unless a host is allowed by name; link-local and metadata
 //! addresses never are. A pull is bounded in time and bytes (see [`Bounds`]) because the app is ill when we ask, and may be
-//! anything. A gzip body is inflated as it comes and kept only as it came, so that a bomb ends after a few kilobytes of it.
+//! anything. A gzip body is inflated as it comes and kept only as it came, so that a bomb ends after a few kilobytes of it; a
+//! plain one is gzipped as it comes.
 
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-mod inflation;
+mod body;
 
-use super::fetch::{self, Answer, Bounds, Origin};
+use super::fetch::{self, Answer, Bounds, Keep, Origin};
 use crate::pipeline::{Index, ProfileKind, PullFailed, PullReply, PullRequest, Pulled};
 use crate::pprof;
-use inflation::Inflation;
+use body::{Body, Text};
 
 /// What a profile may inflate to; the reader's own cap is the same (`pprof`).
 const MAX_INFLATED: u64 = 64 << 20;
 
-/// What a text of all goroutines may have: below 2,000 of them it is one or two MiB.
-const MAX_DUMP: usize = 8 << 20;
+/// What a text of all goroutines may have (below 2,000 of them it is one or two MiB), and what an index page.
+const MAX_TEXT: (usize, usize) = (8 << 20, 1 << 20);
 
 /// `[profile]` of the settings, as far as pulling goes.
 #[derive(Clone, Default)]
@@ -118,27 +119,45 @@ impl Puller {
             ProfileKind::GoroutineDump => "/goroutine?debug=2",
             ProfileKind::Index => "/",
         };
-        let mut bounds = self.bounds;
-        if kind == ProfileKind::GoroutineDump {
-            bounds.bytes = bounds.bytes.min(MAX_DUMP);
+        match kind {
+            ProfileKind::Index => Ok(Pulled::Index(index(&self.text(path, MAX_TEXT.1).await?.body.0))),
+            ProfileKind::GoroutineDump => self.dump(path).await,
+            _ => self.profile(path).await,
         }
-        let answer = fetch::get(&self.origin, path, bounds, Inflation::default()).await?;
-        let answer = accepted(answer, &self.origin, path)?;
-        if kind == ProfileKind::Index {
-            return Ok(Pulled::Index(index(&answer.body)));
+    }
+
+    async fn get<K: Keep>(&self, path: &str, bounds: Bounds, body: K) -> Result<Answer<K>, PullFailed> {
+        accepted(fetch::get(&self.origin, path, bounds, body).await?, &self.origin, path)
+    }
+
+    async fn text(&self, path: &str, max: usize) -> Result<Answer<Text>, PullFailed> {
+        let bounds = Bounds { bytes: self.bounds.bytes.min(max), ..self.bounds };
+        self.get(path, bounds, Text::default()).await
+    }
+
+    async fn dump(&self, path: &str) -> Result<Pulled, PullFailed> {
+        let answer = self.text(path, MAX_TEXT.0).await?;
+        if pprof::dump::is_dump(&answer.body.0) {
+            return Ok(Pulled::Dump(answer.body.0.into()));
         }
-        if kind == ProfileKind::GoroutineDump && pprof::dump::is_dump(&answer.body) {
-            return Ok(Pulled::Dump(answer.body));
-        }
-        let is_html = answer.content_type.starts_with("text/html");
-        let body = answer.body.clone();
-        let checked = tokio::task::spawn_blocking(move || check(&body)).await;
+        Err(fetch::failed("not_a_profile", not_a_profile(&answer.content_type, &self.origin, path)))
+    }
+
+    async fn profile(&self, path: &str) -> Result<Pulled, PullFailed> {
+        let Answer { body, content_type, .. } = self.get(path, self.bounds, Body::default()).await?;
+        let checked = tokio::task::spawn_blocking(move || {
+            let (bytes, came_plain) = body.finish()?;
+            Ok((check(&bytes, came_plain), bytes))
+        });
+        let broken = |_| fetch::failed("not_a_profile", "the profile broke its reader".to_owned());
+        let (checked, bytes) = checked.await.map_err(broken)??;
+        let is_html = content_type.starts_with("text/html");
         match checked {
-            Ok(Ok(())) if !is_html => Ok(Pulled::Profile(answer.body)),
-            Ok(Err(Fault::Truncated)) if !is_html => {
+            Ok(()) if !is_html => Ok(Pulled::Profile(bytes)),
+            Err(Fault::Truncated) if !is_html => {
                 Err(fetch::failed("truncated", format!("the profile at {path} ends in the middle")))
             }
-            _ => Err(fetch::failed("not_a_profile", not_a_profile(&answer, &self.origin, path))),
+            _ => Err(fetch::failed("not_a_profile", not_a_profile(&content_type, &self.origin, path))),
         }
     }
 }
@@ -147,13 +166,13 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn not_a_profile(answer: &Answer, origin: &Origin, path: &str) -> String {
-    let kind = if answer.content_type.is_empty() { "something" } else { &answer.content_type };
+fn not_a_profile(content_type: &str, origin: &Origin, path: &str) -> String {
+    let kind = if content_type.is_empty() { "something" } else { content_type };
     format!("{}{path} answers {kind} that is no profile: point profile.url at the app's /debug/pprof", origin.base)
 }
 
 /// Passes a 200 and turns every other answer into what to do about it.
-fn accepted(answer: Answer, origin: &Origin, path: &str) -> Result<Answer, PullFailed> {
+fn accepted<K>(answer: Answer<K>, origin: &Origin, path: &str) -> Result<Answer<K>, PullFailed> {
     let status = answer.status;
     if status == StatusCode::OK {
         return Ok(answer);
@@ -210,25 +229,26 @@ enum Fault {
     Foreign,
 }
 
-/// A profile is a protobuf message, gzipped as a rule. Inflates without keeping anything.
-fn check(body: &Bytes) -> Result<(), Fault> {
+/// A profile is a protobuf message, and gzipped by now. Inflates without keeping anything.
+fn check(body: &[u8], came_plain: bool) -> Result<(), Fault> {
     if body.is_empty() {
         return Err(Fault::Truncated);
     }
-    if !body.starts_with(&[0x1f, 0x8b]) {
-        return check_message(body);
+    let inflated = flate2::read::MultiGzDecoder::new(body);
+    if came_plain {
+        return check_message(&mut BufReader::new(inflated));
     }
-    let mut inflated = std::io::Read::take(flate2::read::MultiGzDecoder::new(body.as_ref()), MAX_INFLATED);
+    let mut inflated = inflated.take(MAX_INFLATED);
     let mut head = [0; 1];
-    let fault = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Fault::Truncated,
-        _ => Fault::Foreign,
-    };
-    std::io::Read::read_exact(&mut inflated, &mut head).map_err(fault)?;
+    inflated.read_exact(&mut head).map_err(|error| fault(&error))?;
     if !is_tag(u64::from(head[0])) {
         return Err(Fault::Foreign);
     }
-    std::io::copy(&mut inflated, &mut std::io::sink()).map_err(fault).map(drop)
+    io::copy(&mut inflated, &mut io::sink()).map_err(|error| fault(&error)).map(drop)
+}
+
+fn fault(error: &io::Error) -> Fault {
+    if error.kind() == io::ErrorKind::UnexpectedEof { Fault::Truncated } else { Fault::Foreign }
 }
 
 /// Fields 1 to 15 of `perftools.profiles.Profile`, as number or as bytes.
@@ -236,29 +256,30 @@ fn is_tag(tag: u64) -> bool {
     (1..=15).contains(&(tag >> 3)) && matches!(tag & 7, 0 | 2)
 }
 
-/// Walks over the top fields of a message that was not compressed.
-fn check_message(mut rest: &[u8]) -> Result<(), Fault> {
-    while !rest.is_empty() {
-        let tag = varint(&mut rest)?;
+/// Walks over the top fields of a message that did not come compressed.
+fn check_message(rest: &mut impl BufRead) -> Result<(), Fault> {
+    while !rest.fill_buf().map_err(|error| fault(&error))?.is_empty() {
+        let tag = varint(rest)?;
         if !is_tag(tag) {
             return Err(Fault::Foreign);
         }
-        let value = varint(&mut rest)?;
+        let value = varint(rest)?;
         if tag & 7 == 2 {
-            let length = usize::try_from(value).map_err(|_| Fault::Foreign)?;
-            rest = rest.get(length..).ok_or(Fault::Truncated)?;
+            let passed = io::copy(&mut rest.by_ref().take(value), &mut io::sink()).map_err(|error| fault(&error))?;
+            if passed < value {
+                return Err(Fault::Truncated);
+            }
         }
     }
     Ok(())
 }
 
-fn varint(rest: &mut &[u8]) -> Result<u64, Fault> {
-    let mut value = 0;
+fn varint(rest: &mut impl Read) -> Result<u64, Fault> {
+    let (mut value, mut byte) = (0, [0]);
     for shift in (0..64).step_by(7) {
-        let (&byte, tail) = rest.split_first().ok_or(Fault::Truncated)?;
-        *rest = tail;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
+        rest.read_exact(&mut byte).map_err(|error| fault(&error))?;
+        value |= u64::from(byte[0] & 0x7f) << shift;
+        if byte[0] < 0x80 {
             return Ok(value);
         }
     }

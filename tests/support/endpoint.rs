@@ -16,6 +16,10 @@ use super::{Sidecar, wait_for};
 #[derive(Clone)]
 pub enum Act {
     Answer(Vec<u8>),
+    /// This body, and an index page that lists every kind.
+    Profiles(Arc<Vec<u8>>),
+    /// The same answer for who shows this token, 401 for everybody else.
+    Guarded(&'static str, Vec<u8>),
     Silence,
     Drip,
     /// So many bytes that could be a profile's.
@@ -44,14 +48,14 @@ impl Endpoint {
             sent: Arc::default(),
         };
         let (act, connections) = (endpoint.act.subscribe(), endpoint.connections.clone());
-        let (at_once, sent, now) = (endpoint.at_once.clone(), endpoint.sent.clone(), Arc::new(AtomicUsize::new(0)));
+        let (at_once, sent, open) = (endpoint.at_once.clone(), endpoint.sent.clone(), Arc::new(Open::default()));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 connections.fetch_add(1, Ordering::SeqCst);
                 let act = act.borrow().clone();
-                let (sent, now) = (sent.clone(), now.clone());
-                at_once.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                std::thread::spawn(move || perform(act, stream, &sent, &now));
+                let (sent, open) = (sent.clone(), open.clone());
+                at_once.fetch_max(open.one_more(), Ordering::SeqCst);
+                std::thread::spawn(move || perform(&act, stream, &sent, &open));
             }
         });
         endpoint
@@ -70,43 +74,117 @@ impl Endpoint {
     }
 }
 
-/// `now` counts the requests that wait for an answer or its end.
-fn perform(act: Act, mut stream: TcpStream, sent: &AtomicUsize, now: &AtomicUsize) {
+/// Requests that wait for an answer or its end.
+#[derive(Default)]
+struct Open {
+    brief: AtomicUsize,
+    /// Those that end when the other side leaves.
+    lasting: AtomicUsize,
+}
+
+impl Open {
+    /// Counts one in, and says how many there are. That somebody left is heard of a moment later: who comes after that is not
+    /// there at once.
+    fn one_more(&self) -> usize {
+        for _ in 0..100 {
+            if self.lasting.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.brief.fetch_add(1, Ordering::SeqCst) + 1 + self.lasting.load(Ordering::SeqCst)
+    }
+}
+
+fn perform(act: &Act, mut stream: TcpStream, sent: &AtomicUsize, open: &Open) {
     let mut buffer = [0; 4_096];
-    let _ = stream.read(&mut buffer);
+    let length = stream.read(&mut buffer).unwrap_or(0);
     let index = buffer.starts_with(b"GET /debug/pprof/ ");
+    let answer = match act {
+        Act::Profiles(_) if index => Some(page(INDEX)),
+        _ if index => Some(page(b"<html></html>")),
+        Act::Answer(bytes) => Some(bytes.clone()),
+        Act::Profiles(body) => Some(answer("200 OK", body)),
+        Act::Guarded(token, bytes) => Some(guarded(token, bytes, &buffer[..length])),
+        _ => None,
+    };
+    if let Some(answer) = answer {
+        // Long enough for a second one to be seen.
+        std::thread::sleep(Duration::from_millis(20));
+        // Before the answer: whoever has it may come again before this thread is heard of.
+        open.brief.fetch_sub(1, Ordering::SeqCst);
+        sent.fetch_add(answer.len(), Ordering::Relaxed);
+        return drop(stream.write_all(&answer));
+    }
+    open.lasting.fetch_add(1, Ordering::SeqCst);
+    open.brief.fetch_sub(1, Ordering::SeqCst);
+    last(act, &mut stream, sent);
+    open.lasting.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// The index page of Go, as far as it is read.
+const INDEX: &[u8] = b"<td>20</td><td><a href='goroutine?debug=1'>goroutine</a></td>\n\
+    <td>2</td><td><a href='goroutineleak?debug=1'>goroutineleak</a></td>";
+
+fn page(html: &[u8]) -> Vec<u8> {
+    answer("200 OK\r\nContent-Type: text/html", html)
+}
+
+fn guarded(token: &str, bytes: &[u8], request: &[u8]) -> Vec<u8> {
+    let header = format!("\r\nauthorization: Bearer {token}\r\n");
+    let shown = request.windows(header.len()).any(|it| it.eq_ignore_ascii_case(header.as_bytes()));
+    if shown { bytes.to_vec() } else { answer("401 Unauthorized", b"") }
+}
+
+fn last(act: &Act, stream: &mut TcpStream, sent: &AtomicUsize) {
+    if matches!(act, Act::Silence) {
+        return drop(stream.read(&mut [0; 64]));
+    }
     let mut send = |bytes: &[u8]| {
         sent.fetch_add(bytes.len(), Ordering::Relaxed);
         stream.write_all(bytes).is_ok()
     };
-    if index || matches!(act, Act::Answer(_)) {
-        // Long enough for a second one to be seen.
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    // Before the answer: whoever has it may come again before this thread is heard of.
-    now.fetch_sub(1, Ordering::SeqCst);
+    send(b"HTTP/1.1 200 OK\r\n\r\n");
     match act {
-        _ if index => drop(send(&answer("200 OK\r\nContent-Type: text/html", b"<html></html>"))),
-        Act::Answer(bytes) => drop(send(&bytes)),
-        Act::Silence => drop(stream.read(&mut buffer)),
-        Act::Drip => {
-            send(b"HTTP/1.1 200 OK\r\n\r\n");
-            while send(b"\x0a") {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        }
         Act::Flood(bytes) => {
-            send(b"HTTP/1.1 200 OK\r\n\r\n");
             // Empty samples, one after another.
             let piece = [0x12, 0x00].repeat(32 << 10);
             let _left = (0..bytes / piece.len() as u64).find(|_| !send(&piece));
         }
         Act::Bomb(bytes) => {
-            send(b"HTTP/1.1 200 OK\r\n\r\n");
             let member = gzipped(&vec![0; 16 << 20]);
             let _left = (0..bytes / (16 << 20)).find(|_| !send(&member));
         }
+        _ => {
+            while send(b"\x0a") {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
     }
+}
+
+fn field(tag: u8, body: &[u8]) -> Vec<u8> {
+    [&[tag << 3 | 2, u8::try_from(body.len()).unwrap()], body].concat()
+}
+
+/// A profile with one sample of each stack, field by field; frames are those of `FRAMES`, counted from 1.
+pub fn message(kind: [&str; 2], stacks: &[(&[u8], u8)]) -> Vec<u8> {
+    const FRAMES: [[&str; 2]; 3] = [
+        ["statsd.newBuffer", "/m/a@v1.2.3/b.go"],
+        ["main.job", "/app/main.go"],
+        ["runtime.goexit", "/go/src/runtime/a.s"],
+    ];
+    let mut all = field(1, &[0x08, 1, 0x10, 2]);
+    for (stack, value) in stacks {
+        all.extend(field(2, &[field(1, stack), field(2, &[*value])].concat()));
+    }
+    for n in 1..=3 {
+        all.extend(field(4, &[&[0x08, n][..], &field(4, &[0x08, n, 0x10, 10 * n])].concat()));
+        all.extend(field(5, &[0x08, n, 0x10, 1 + 2 * n, 0x20, 2 + 2 * n]));
+    }
+    let names = ["", kind[0], kind[1]].into_iter().chain(FRAMES.into_iter().flatten());
+    names.for_each(|name| all.extend(field(6, name.as_bytes())));
+    all
 }
 
 pub fn gzipped(bytes: &[u8]) -> Vec<u8> {

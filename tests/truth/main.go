@@ -1,5 +1,5 @@
 // Keeps what it is told to keep: POST /keep?mib=N brings its live heap to N MiB, every page of it written; POST /park?count=N
-// starts goroutines that wait for ever. It serves net/http/pprof, and prints where.
+// starts goroutines that wait for ever, POST /leak?count=N goroutines that nobody can wake any more. It serves net/http/pprof, and prints where.
 package main
 
 import (
@@ -32,6 +32,11 @@ func main() {
 			go park()
 		}
 	})
+	http.HandleFunc("POST /leak", func(w http.ResponseWriter, r *http.Request) {
+		for range number(r, "count") {
+			go leak(make(chan struct{}))
+		}
+	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -62,3 +67,5 @@ func touch(b []byte) []byte {
 }
 
 func park() { select {} }
+
+func leak(c chan struct{}) { <-c }

@@ -1,5 +1,6 @@
 //! The investigation under a clock that stands still, with a puller and a store that answer as the test says.
 
+mod in_hand;
 mod rounds;
 
 use tokio::sync::{mpsc, watch};
@@ -9,7 +10,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::detect::{Alert, AlertKind};
 use crate::pipeline::past::Past;
-use crate::pipeline::{Figures, PullReply, PullRequest, Pulled, StoreRequest, Upload};
+use crate::pipeline::{Figures, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, Upload};
 use crate::pprof::testing::{encode, goroutines, heap};
 use crate::snapshot::IncidentView;
 
@@ -27,6 +28,12 @@ enum App {
     Silent,
     /// Takes the request and never answers.
     Hangs,
+    /// Leaks, and a forced collection takes longer than anybody waits.
+    CollectsForEver,
+    /// The same, and that is told.
+    CollectsInVain,
+    CollectsSlowly,
+    HidesCount,
     /// Fills a map, and no goroutine piles up beside it.
     Fills,
     /// Leaks goroutines that block for good, and serves all there is to be known of them.
@@ -161,19 +168,33 @@ async fn puller(
     while let Some(PullRequest { kind, reply }) = requests.recv().await {
         pulled.send_modify(|pulled| pulled.push(kind));
         let clients = pulled.borrow().len() as i64;
-        let outcome = match *app.borrow() {
+        let app = *app.borrow();
+        if app == App::CollectsSlowly && kind == ProfileKind::HeapAfterGc {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        let outcome = match app {
             App::Hangs => {
                 held.push(reply);
                 continue;
             }
-            App::Silent => Err(PullFailed { reason: "unreachable", words: "connection refused".into() }),
+            App::CollectsForEver if kind == ProfileKind::HeapAfterGc => {
+                held.push(reply);
+                continue;
+            }
+            App::CollectsInVain if kind == ProfileKind::HeapAfterGc => fails("heap?gc=1 did not answer"),
+            App::HidesCount if kind == ProfileKind::Index => fails("no index"),
+            App::Silent => fails("connection refused"),
             App::Fills if kind == ProfileKind::Goroutine => Ok(Pulled::Profile(encode(&goroutines(&[(&[WATCH], 3)])))),
-            App::Leaks | App::Fills => Ok(answer(kind, clients)),
             App::Blocks => Ok(blocked(kind, clients)),
             App::Hostile => Ok(harm(kind, clients)),
+            _ => Ok(answer(kind, clients)),
         };
         let _ = reply.send(PullReply { kind, took: Duration::from_millis(3), outcome });
     }
+}
+
+fn fails(words: &str) -> Result<Pulled, PullFailed> {
+    Err(PullFailed { reason: "unreachable", words: words.to_owned() })
 }
 
 fn answer(kind: ProfileKind, clients: i64) -> Pulled {

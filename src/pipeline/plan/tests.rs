@@ -68,7 +68,7 @@ fn rounds_keep_the_cool_down_and_the_budget() {
     let mut plan = plan();
     take(&mut plan, 0, &figures(), Some(20));
     assert_eq!(plan.round(S(100), Cause::Alert), Wish::Begun);
-    assert_eq!(plan.round(S(100), Cause::Critical), Wish::Suppressed("busy"));
+    assert_eq!(plan.round(S(100), Cause::Alert), Wish::Suppressed("busy"));
     let kinds: Vec<_> = take(&mut plan, 100, &figures(), Some(20)).into_iter().take(4).map(|it| it.1).collect();
     assert_eq!(kinds, [ProfileKind::Heap, ProfileKind::Index, ProfileKind::HeapAfterGc, ProfileKind::Goroutine]);
     assert_eq!(plan.round(S(159), Cause::Alert), Wish::Suppressed("cooldown"));
@@ -118,6 +118,12 @@ fn a_goroutine_profile_that_could_be_the_kill_is_left_out() {
     // 100 MiB are left; 30,000 goroutines would cost 29 MiB.
     let steps = take(&mut plan, 100, &figures(), Some(30_000));
     assert!(steps.iter().all(|(_, kind)| *kind != ProfileKind::Goroutine));
+    let served = Index { goroutines: Some(30_000), leak_profile: true };
+    let kinds = [Severity::Warn, Severity::Crit].map(|severity| round(true, served, severity, 100));
+    let dear = [ProfileKind::Goroutine, ProfileKind::GoroutineLeak];
+    assert!(kinds.iter().flatten().all(|kind| !dear.contains(kind)), "goroutineleak costs as much: {kinds:?}");
+    let unknown = Index { goroutines: None, leak_profile: true };
+    assert!(!round(true, unknown, Severity::Crit, 100).contains(&ProfileKind::GoroutineLeak));
     assert!(!affordable(&figures(), None), "an unknown count is not a small one");
     assert!(affordable(&figures(), Some(25_000)));
 }
@@ -200,4 +206,75 @@ fn a_slow_app_is_asked_more_rarely_until_it_is_quick_again() {
         plan.done(step, S(500), Duration::from_millis(millis), 10, ok);
         assert_eq!(plan.baseline_every, S(every));
     }
+}
+
+/// Begins a round at 100 s and takes its first steps.
+fn under_way(plan: &mut Plan, steps: usize) {
+    take(plan, 0, &figures(), Some(20));
+    assert_eq!(plan.round(S(100), Cause::Alert), Wish::Begun);
+    for _ in 0..steps {
+        let step = plan.next(S(100), known(&figures(), Some(20))).expect("a step");
+        plan.done(step, S(100), Duration::from_millis(5), 2_000, true);
+    }
+}
+
+#[test]
+fn turning_critical_cuts_a_round_short_and_begins_with_the_plain_heap() {
+    let mut plan = plan();
+    under_way(&mut plan, 2);
+    let collection = plan.next(S(100), known(&figures(), Some(20))).expect("the collection");
+    assert_eq!(plan.round(S(103), Cause::Critical), Wish::Begun, "while the app collects");
+    assert_eq!(plan.round(S(103), Cause::Critical), Wish::Begun);
+    assert_eq!(plan.round(S(103), Cause::Alert), Wish::Suppressed("busy"));
+    assert!(plan.more_evidence(known(&figures(), Some(20))), "the round is not over");
+    plan.done(collection, S(104), S(4), 2_000, true);
+    let kinds: Vec<_> = take(&mut plan, 110, &figures(), Some(20)).into_iter().map(|it| it.1).collect();
+    let critical = [ProfileKind::Heap, ProfileKind::Index, ProfileKind::HeapAfterGc, ProfileKind::Goroutine];
+    assert_eq!(kinds[..4], critical, "once, and nothing of the old round");
+    assert_eq!((plan.rounds.len(), kinds.len()), (2, 4), "{kinds:?}");
+}
+
+#[test]
+fn a_critical_round_is_owed_although_the_one_it_cuts_short_finds_no_port() {
+    let mut plan = plan();
+    take(&mut plan, 0, &figures(), Some(20));
+    plan.round(S(100), Cause::Alert);
+    assert_eq!(plan.round(S(100), Cause::Critical), Wish::Begun, "nothing is pulled yet: the round serves");
+    let heap = plan.next(S(100), known(&figures(), Some(20))).expect("a heap");
+    assert_eq!(plan.round(S(101), Cause::Critical), Wish::Begun);
+    plan.done(heap, S(105), S(5), 0, false);
+    let next = plan.next(S(105), known(&figures(), Some(20))).expect("another");
+    assert_eq!((next.kind, next.purpose, plan.rounds.len()), (ProfileKind::Heap, Purpose::Evidence, 1));
+    plan.round(S(106), Cause::Critical);
+    plan.vanished();
+    plan.appeared(S(107));
+    assert_eq!(plan.next(S(107), known(&figures(), None)).map(|it| it.purpose), Some(Purpose::FirstSight));
+}
+
+#[test]
+fn an_app_that_takes_seconds_is_left_alone_as_long_unless_the_end_is_near() {
+    let far = Figures { time_to_limit: Some(S(600)), ..figures() };
+    let near = Figures { time_to_limit: Some(S(119)), ..figures() };
+    let index = Index { goroutines: Some(20), leak_profile: false };
+    let cases = [
+        (&far, Severity::Warn, 110),
+        (&far, Severity::Crit, 110),
+        (&near, Severity::Warn, 110),
+        (&near, Severity::Crit, 105),
+        (&figures(), Severity::Crit, 105),
+    ];
+    for (figures, severity, next) in cases {
+        let mut plan = plan();
+        under_way(&mut plan, 0);
+        let heap = plan.next(S(100), Now { figures, index, severity: Some(severity) }).expect("a heap");
+        plan.done(heap, S(105), S(5), 2_000, true);
+        let step = |now: u64, plan: &mut Plan| plan.next(S(now), Now { figures, index, severity: Some(severity) });
+        let due = (105..200).find(|now| step(*now, &mut plan).is_some());
+        assert_eq!(due, Some(next), "{severity:?} with {:?} left", figures.time_to_limit);
+    }
+    let mut plan = plan();
+    under_way(&mut plan, 0);
+    let heap = plan.next(S(100), known(&far, Some(20))).expect("a heap");
+    plan.done(heap, S(102), S(2), 2_000, true);
+    assert!(plan.next(S(102), known(&far, Some(20))).is_some(), "2 s are no burden");
 }

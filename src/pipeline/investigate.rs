@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::compare::{Baseline, Baselines, Compared};
+use super::baselines::{Baseline, Baselines};
+use super::compare::Compared;
 use super::errand::{Done, Errand, Round, Work, Yield, finish, known};
 use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
@@ -222,7 +223,7 @@ impl Investigation {
             Purpose::Evidence | Purpose::Count => self.ledger.open.as_ref().map_or("by_hand", |it| it.kind.label()),
         };
         if step.purpose == Purpose::Evidence && step.kind == ProfileKind::Heap {
-            self.round = Round::begun(&self.ledger);
+            self.round = Round::begun(now);
         }
         self.pulls.begun(step.kind);
         let errand = Errand {
@@ -235,8 +236,7 @@ impl Investigation {
             at: now,
             baselines: self.baselines.clone(),
             round: self.round.clone(),
-            rss_bytes: self.ledger.figures.rss_bytes,
-            fds: self.ledger.figures.fds,
+            figures: self.ledger.figures.clone(),
         };
         self.work = Some(Box::pin(errand.run()));
     }
@@ -276,9 +276,9 @@ impl Investigation {
                         upload::about(&self.ledger, self.target.as_ref()?, self.clock)
                     });
                 }
-                self.runtime.degraded = None;
                 self.runtime.live_heap_bytes = live_heap.or(self.runtime.live_heap_bytes);
                 self.keep_to_compare(step, bytes, kept.cloned());
+                self.runtime.degraded = self.baselines.degraded();
             }
         }
         self.tell_runtime();
@@ -291,18 +291,13 @@ impl Investigation {
 
     fn keep_to_compare(&mut self, step: Step, bytes: bytes::Bytes, kept: Option<KeptProfile>) {
         let at = self.now();
-        let baseline = |bytes| Baseline {
-            at,
-            bytes,
-            rss_bytes: self.ledger.figures.rss_bytes,
-            fds: self.ledger.figures.fds,
-            kept,
-        };
+        let baseline = |bytes| Baseline::new(at, bytes, kept, &self.ledger.figures);
         match (step.purpose, step.kind) {
             (Purpose::FirstSight, _) => self.baselines.first_sight(baseline(bytes)),
-            (Purpose::Baseline, ProfileKind::Goroutine) => self.baselines.goroutines = Some(bytes),
             // An alert that opened while the pull ran makes it no baseline.
-            (Purpose::Baseline, _) if self.ledger.figures.healthy => {
+            (Purpose::Baseline, _) if !self.ledger.figures.healthy => {}
+            (Purpose::Baseline, ProfileKind::Goroutine) => self.baselines.goroutines(at, bytes),
+            (Purpose::Baseline, _) => {
                 info!(bytes = bytes.len(), "healthy baseline taken");
                 self.baselines.healthy(baseline(bytes));
             }
@@ -333,7 +328,9 @@ impl Investigation {
     /// is no such moment.
     async fn named(&mut self, step: Step, compared: Result<Compared, String>) {
         let naming = match compared {
-            Ok(Compared { naming, against }) => {
+            Ok(Compared { naming, against, named_by, look }) => {
+                self.round.named_by = named_by;
+                look.into_iter().for_each(|look| self.baselines.looked(self.round.began, look));
                 against.into_iter().for_each(|kept| self.ledger.keep(kept));
                 naming
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use oomwatch::pipeline::{ProfileKind, PullFailed};
 use oomwatch::pprof::read::{MAX_INFLATED, read};
-use oomwatch::pprof::{Input, name};
+use oomwatch::pprof::{Input, Look, Looks, name};
 use support::endpoint::{Act, Endpoint, answer, ask, gzipped, message, pull_now, told, watching};
 use support::{OOMWATCH, Sidecar, wait_for};
 use tokio::time::Instant;
@@ -203,6 +203,7 @@ fn mutated_profiles_are_read_or_refused_and_named_without_a_panic() {
         message(["goroutine", "count"], &[(&[1, 2, 3], 100), (&[3], 120)]),
     ];
     let base = read(&seeds[0], MAX_INFLATED).unwrap();
+    let earlier = Look::of(Duration::ZERO, 1, &base, Some(&base));
     let (mut read_anyway, mut bytes, all) = (0_u64, Vec::new(), mutations());
     for n in 0..all {
         bytes.clone_from(&seeds[random(seeds.len())]);
@@ -213,17 +214,10 @@ fn mutated_profiles_are_read_or_refused_and_named_without_a_panic() {
         let Ok(now) = read(&bytes, MAX_INFLATED) else { continue };
         read_anyway += 1;
         let goroutines = Some((Some(&base), &now));
-        let input = Input {
-            base: Some(&base),
-            now: &now,
-            goroutines,
-            leaked: Some(&now),
-            dump: None,
-            rss_growth_bytes: Some(1),
-            fds_growth: None,
-            previous: None,
-            seconds: 1.0,
-        };
+        let look = Look::of(Duration::from_secs(1), 1, &now, Some(&now));
+        let looks = Looks { now: Some(&look), earlier: std::slice::from_ref(&earlier) };
+        let of_heaps = Input::of_heaps(Some(&base), &now, 1.0);
+        let input = Input { goroutines, leaked: Some(&now), rss_growth_bytes: Some(1), looks, ..of_heaps };
         let naming = name(&input);
         assert!(naming.culprits.len() <= 10 && naming.sentence.len() < 8_000);
     }

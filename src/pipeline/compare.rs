@@ -2,86 +2,35 @@
 //! merge of a large profile take tens of milliseconds.
 
 use std::io::Cursor;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::baselines::{Baseline, Baselines};
 use super::incident::KeptProfile;
 use crate::pprof::naming::{self, Input};
-use crate::pprof::{Dump, Naming, Profile, read};
-
-/// Healthy heaps kept to compare with; beyond that the most crowded in time goes.
-const BASELINES: usize = 8;
-
-/// Bytes of them all; the newest is kept in any case.
-const BASELINE_BYTES: usize = 4 << 20;
-
-/// A heap of the app from a better time, as pulled (2–4 KB each on small apps).
-#[derive(Clone, Debug)]
-pub struct Baseline {
-    /// Time since the task began.
-    pub at: Duration,
-    pub bytes: Bytes,
-    /// RSS at that time.
-    pub rss_bytes: u64,
-    /// Open descriptors at that time.
-    pub fds: Option<u64>,
-    /// Where it is kept, so that the page can offer it as the base of a difference.
-    pub kept: Option<KeptProfile>,
-}
-
-/// What the present is compared with. Belongs to one incarnation of the app.
-#[derive(Clone, Debug, Default)]
-pub struct Baselines {
-    /// Oldest first.
-    heaps: Vec<Baseline>,
-    pub goroutines: Option<Bytes>,
-    /// The only heap is that of first sight: the next healthy one replaces it.
-    provisional: bool,
-}
-
-impl Baselines {
-    pub fn first_sight(&mut self, baseline: Baseline) {
-        if self.heaps.is_empty() {
-            self.heaps.push(baseline);
-            self.provisional = true;
-        }
-    }
-
-    /// Adds a healthy heap. The kept ones are spaced by powers of two in age, so that a slow leak finds one old enough and a
-    /// fast one finds one recent enough.
-    pub fn healthy(&mut self, baseline: Baseline) {
-        if std::mem::take(&mut self.provisional) {
-            self.heaps.clear();
-        }
-        let now = baseline.at;
-        self.heaps.push(baseline);
-        let bytes = |heaps: &[Baseline]| heaps.iter().map(|it| it.bytes.len()).sum::<usize>();
-        while self.heaps.len() > BASELINES || self.heaps.len() > 1 && bytes(&self.heaps) > BASELINE_BYTES {
-            let age = |index: usize| (now.saturating_sub(self.heaps[index].at)).as_secs_f64() + 1.0;
-            let crowded = (1..self.heaps.len() - 1)
-                .min_by(|a, b| (age(a - 1) / age(a + 1)).total_cmp(&(age(b - 1) / age(b + 1))));
-            self.heaps.remove(crowded.unwrap_or(0));
-        }
-    }
-}
+use crate::pprof::{Counts, Dump, Look, Looks, Naming, Profile, read};
 
 /// Everything a naming is made of.
 #[derive(Debug)]
 pub struct Material {
     pub baselines: Baselines,
     pub heap: Bytes,
+    /// A collection came right before the heap.
+    pub collected: bool,
     pub goroutines: Option<Bytes>,
     /// Go's `goroutineleak` of the same round.
     pub leaked: Option<Bytes>,
     pub dump: Option<Arc<Dump>>,
-    pub previous: Option<Naming>,
+    /// When the round began: only looks from before it confirm anything.
+    pub began: Duration,
+    /// The baseline that an earlier step of the round named somebody by.
+    pub named_by: Option<Duration>,
     /// When the heap was taken, on the clock of [`Baseline::at`].
     pub at: Duration,
     pub rss_bytes: u64,
-    pub fds: Option<u64>,
+    pub counts: Counts,
 }
 
 /// A naming, and the baseline that it was made against.
@@ -89,85 +38,122 @@ pub struct Material {
 pub struct Compared {
     pub naming: Naming,
     pub against: Option<KeptProfile>,
+    /// When that baseline was taken, where somebody is named.
+    pub named_by: Option<Duration>,
+    /// What later rounds compare with, where the heap is of a collection.
+    pub look: Option<Look>,
 }
 
-/// Compares the heap with the baselines, newest first, until somebody is named: growth since the newest is the leak alone,
-/// and only a slow leak needs an older one. When nobody is, the oldest comparison speaks.
+/// Compares the heap with the baselines, newest first, until somebody is named. When nobody is, the oldest comparison speaks.
 ///
 /// # Errors
 /// When the heap cannot be read, in words.
 pub fn compare(material: &Material) -> Result<Compared, String> {
-    let now = read_heap(&material.heap, read::MAX_MEMORY)?;
-    let mut unread = Vec::new();
-    // A goroutine profile that cannot be read takes nothing from what the heaps say.
-    let mut read = |bytes: &Option<Bytes>| {
-        let read = read::read_from(Cursor::new(bytes.as_ref()?), read::MAX_INFLATED, read::MAX_BESIDE);
-        read.map_err(|fault| unread.push(("goroutines".to_owned(), format!("a profile of them is not used: {fault}"))))
-            .ok()
-    };
-    let (before, after) = (read(&material.baselines.goroutines), read(&material.goroutines));
-    let goroutines = after.as_ref().map(|after| (before.as_ref(), after));
-    let leaked = read(&material.leaked);
-    let beside = Beside { goroutines, leaked: leaked.as_ref() };
-    let mut latest = None;
-    for baseline in material.baselines.heaps.iter().rev() {
-        let base = match read_heap(&baseline.bytes, now.memory_beside()) {
-            Ok(base) => base,
-            Err(words) => {
-                unread.push(("heap".to_owned(), format!("a baseline is not used: {words}")));
-                continue;
-            }
-        };
-        let naming = name(material, Some((baseline, &base)), &now, beside);
-        let compared = Compared { naming, against: baseline.kept.clone() }.with(&unread);
-        if compared.naming.is_named() {
-            return Ok(compared);
+    Ok(compare_read(material, &read_heap(&material.heap)?))
+}
+
+/// The same of a heap that is read already.
+pub fn compare_read(material: &Material, now: &Profile) -> Compared {
+    let mut unread = Unread::default();
+    let goroutines = unread.beside(material.goroutines.as_ref());
+    let leaked = unread.beside(material.leaked.as_ref());
+    // Made before a baseline is read: both differences at once would be too much memory.
+    let look = material.collected.then(|| Look::of(material.at, material.rss_bytes, now, goroutines.as_ref()));
+    let present = Present { material, now, goroutines, leaked, look };
+    let mut told = None;
+    for baseline in material.baselines.in_turn(material.named_by) {
+        let Some(base) = unread.base(baseline, now) else { continue };
+        let before = present.goroutines.as_ref().and(unread.beside(baseline.goroutines.as_ref()));
+        let compared = present.compare(Some((baseline, &base)), before.as_ref());
+        // What the goroutines would say of it may be sayable by an older baseline.
+        let is_whole = before.is_some() || present.goroutines.is_none();
+        match told {
+            _ if compared.naming.is_named() && is_whole => return compared.with(material, unread),
+            Some(Compared { named_by: Some(_), .. }) => (),
+            _ => told = Some(compared),
         }
-        latest = Some(compared);
     }
-    Ok(latest.unwrap_or_else(|| Compared { naming: name(material, None, &now, beside), against: None }.with(&unread)))
+    told.unwrap_or_else(|| present.compare(None, None)).with(material, unread)
 }
 
 impl Compared {
-    fn with(mut self, evidence: &[(String, String)]) -> Self {
-        self.naming.evidence.extend_from_slice(evidence);
+    fn with(mut self, material: &Material, unread: Unread) -> Self {
+        let lack = material.baselines.lack().map(|words| ("baseline".to_owned(), words));
+        self.naming.evidence.extend(unread.0.into_iter().chain(lack));
         self
     }
 }
 
-/// Profiles of goroutines beside the heaps.
-#[derive(Clone, Copy)]
-struct Beside<'a> {
-    /// Of the healthy app, and of now.
-    goroutines: Option<(Option<&'a Profile>, &'a Profile)>,
-    leaked: Option<&'a Profile>,
+/// The app as it is, read.
+struct Present<'a> {
+    material: &'a Material,
+    now: &'a Profile,
+    goroutines: Option<Profile>,
+    leaked: Option<Profile>,
+    look: Option<Look>,
 }
 
-fn name(material: &Material, base: Option<(&Baseline, &Profile)>, now: &Profile, beside: Beside) -> Naming {
-    naming::name(&Input {
-        base: base.map(|it| it.1),
-        now,
-        goroutines: beside.goroutines,
-        leaked: beside.leaked,
-        dump: material.dump.as_deref(),
-        rss_growth_bytes: base.map(|it| material.rss_bytes.saturating_sub(it.0.rss_bytes)),
-        fds_growth: base.and_then(|it| Some(material.fds?.cast_signed() - it.0.fds?.cast_signed())),
-        previous: material.previous.as_ref(),
-        seconds: base.map_or(0.0, |it| material.at.saturating_sub(it.0.at).as_secs_f64()),
-    })
+impl Present<'_> {
+    /// `before`: the goroutines of the baseline's moment.
+    fn compare(&self, base: Option<(&Baseline, &Profile)>, before: Option<&Profile>) -> Compared {
+        let Material { baselines, began, at, rss_bytes, counts, dump, .. } = self.material;
+        let naming = naming::name(&Input {
+            base: base.map(|it| it.1),
+            now: self.now,
+            goroutines: self.goroutines.as_ref().map(|after| (before, after)),
+            leaked: self.leaked.as_ref(),
+            dump: dump.as_deref(),
+            rss_growth_bytes: base.map(|it| rss_bytes.saturating_sub(it.0.rss_bytes)),
+            counts: base.map_or_else(Counts::default, |it| counts.since(it.0.counts)),
+            looks: Looks { now: self.look.as_ref(), earlier: baselines.looks_before(*began) },
+            seconds: base.map_or(0.0, |it| at.saturating_sub(it.0.at).as_secs_f64()),
+        });
+        let named_by = base.map(|it| it.0.at).filter(|_| naming.is_named());
+        Compared { naming, against: base.and_then(|it| it.0.kept.clone()), named_by, look: self.look.clone() }
+    }
+}
+
+/// What could not be read, as evidence: it takes nothing from what the rest says.
+#[derive(Default)]
+struct Unread(Vec<(String, String)>);
+
+impl Unread {
+    fn base(&mut self, baseline: &Baseline, now: &Profile) -> Option<Profile> {
+        let read = read_within(&baseline.heap, now.memory_beside());
+        read.map_err(|words| self.say("heap", format!("a baseline is not used: {words}"))).ok()
+    }
+
+    fn beside(&mut self, bytes: Option<&Bytes>) -> Option<Profile> {
+        let read = read::read_from(Cursor::new(bytes?), read::MAX_INFLATED, read::MAX_BESIDE);
+        read.map_err(|fault| self.say("goroutines", format!("a profile of them is not used: {fault}"))).ok()
+    }
+
+    fn say(&mut self, kind: &str, words: String) {
+        let said = (kind.to_owned(), words);
+        if !self.0.contains(&said) {
+            self.0.push(said);
+        }
+    }
 }
 
 /// In-use bytes of a heap profile.
 ///
 /// # Errors
-/// When the bytes are not a heap profile, in words.
-pub fn live_heap(bytes: &[u8]) -> Result<u64, String> {
-    let profile = read_heap(bytes, read::MAX_MEMORY)?;
+/// When it is not a heap profile, in words.
+pub fn live_heap(profile: &Profile) -> Result<u64, String> {
     let index = profile.type_index("inuse_space").ok_or("the profile has no inuse_space: is it a heap profile?")?;
     Ok(u64::try_from(profile.total(index)).unwrap_or(0))
 }
 
-fn read_heap(bytes: &[u8], max_memory: usize) -> Result<Profile, String> {
+/// A heap profile of now.
+///
+/// # Errors
+/// When the bytes are not a profile, in words.
+pub fn read_heap(bytes: &[u8]) -> Result<Profile, String> {
+    read_within(bytes, read::MAX_MEMORY)
+}
+
+fn read_within(bytes: &[u8], max_memory: usize) -> Result<Profile, String> {
     read::read_from(Cursor::new(bytes), read::MAX_INFLATED, max_memory)
         .map_err(|fault| format!("read heap profile: {fault}"))
 }
@@ -175,43 +161,117 @@ fn read_heap(bytes: &[u8], max_memory: usize) -> Result<Profile, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pprof::testing::{encode, goroutines, heap};
+    use crate::pprof::{Class, Confidence};
 
-    fn at(seconds: u64) -> Baseline {
-        Baseline { at: Duration::from_secs(seconds), bytes: Bytes::new(), rss_bytes: 0, fds: None, kept: None }
+    const KIB: i64 = 1 << 10;
+    const PUT: &[&str] = &["example.com/shop/cache.(*Cache).Put /app/cache/cache.go 12", "main.main /app/main.go 90"];
+    const LOOP: &[&str] =
+        &["runtime.selectgo runtime/select.go 1", "example.com/shop/cache.(*Cache).loop /app/cache/cache.go 40"];
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
     }
 
-    #[test]
-    fn the_first_healthy_heap_replaces_the_one_of_first_sight() {
-        let mut baselines = Baselines::default();
-        baselines.first_sight(at(0));
-        baselines.first_sight(at(1));
-        assert_eq!(baselines.heaps.len(), 1);
-        baselines.healthy(at(60));
-        assert_eq!(baselines.heaps[0].at, Duration::from_secs(60));
-        baselines.healthy(at(360));
-        assert_eq!(baselines.heaps.len(), 2);
+    fn bytes_of(kib: i64) -> Bytes {
+        encode(&heap(&[(PUT, kib * KIB)]))
     }
 
-    #[test]
-    fn large_baselines_are_fewer() {
+    fn waiting(count: i64) -> Bytes {
+        encode(&goroutines(&[(LOOP, count)]))
+    }
+
+    /// One unit of half a MiB a minute for 80 minutes; looked at in the beginning and five minutes ago.
+    fn slow(with_goroutines: &[u64]) -> Baselines {
         let mut baselines = Baselines::default();
-        for n in 0..20 {
-            baselines.healthy(Baseline { bytes: vec![0; 1 << 20].into(), ..at(300 * n) });
+        for (at, units) in [(0, 0), (75 * 60, 75)] {
+            baselines.healthy(Baseline { at: seconds(at), heap: bytes_of(512 * units + 1), ..Baseline::default() });
+            if with_goroutines.contains(&at) {
+                baselines.goroutines(seconds(at + 1), waiting(units + 1));
+            }
         }
-        assert_eq!((baselines.heaps.len(), baselines.heaps[0].at), (4, Duration::ZERO));
-        baselines.healthy(Baseline { bytes: vec![0; 9 << 20].into(), ..at(9_000) });
-        assert_eq!((baselines.heaps.len(), baselines.heaps[0].at), (1, Duration::from_secs(9_000)));
+        baselines
+    }
+
+    fn material(baselines: Baselines, at: u64, kib: i64, count: Option<i64>) -> Material {
+        Material {
+            baselines,
+            heap: bytes_of(kib),
+            collected: true,
+            goroutines: count.map(waiting),
+            leaked: None,
+            dump: None,
+            began: seconds(at),
+            named_by: None,
+            at: seconds(at),
+            rss_bytes: 100 << 20,
+            counts: Counts::default(),
+        }
+    }
+
+    fn said(compared: &Compared, kind: &str) -> Vec<String> {
+        let of_kind = compared.naming.evidence.iter().filter(|it| it.0 == kind);
+        of_kind.map(|it| it.1.clone()).collect()
     }
 
     #[test]
-    fn baselines_stay_few_and_keep_the_oldest_and_a_recent_one() {
+    fn units_of_a_slow_leak_are_counted_over_the_time_that_their_bytes_are() {
+        let now = |with: &[u64]| compare(&material(slow(with), 80 * 60, 512 * 80 + 1, Some(81))).expect("a heap");
+        let both = now(&[0, 75 * 60]);
+        assert_eq!(said(&both, "unit"), ["80 units of about 512 KiB of heap each, 1 more a minute"]);
+        let newest_alone = now(&[75 * 60]);
+        assert!(said(&newest_alone, "unit").is_empty(), "{:?}", newest_alone.naming);
+        assert!(newest_alone.naming.is_named(), "the heap names all the same");
+    }
+
+    #[test]
+    fn a_baseline_with_goroutines_is_asked_where_the_newest_has_none() {
+        let mut baselines = slow(&[0]);
+        baselines.healthy(Baseline { at: seconds(78 * 60), heap: bytes_of(512 * 78 + 1), ..Baseline::default() });
+        let compared = compare(&material(baselines, 100 * 60, 512 * 100 + 1, Some(101))).expect("a heap");
+        assert_eq!(compared.named_by, Some(Duration::ZERO));
+        assert_eq!(said(&compared, "unit"), ["100 units of about 512 KiB of heap each, 1 more a minute"]);
+    }
+
+    #[test]
+    fn four_rounds_that_see_the_same_heap_are_no_sure_leak() {
         let mut baselines = Baselines::default();
-        for n in 0..200 {
-            baselines.healthy(at(300 * n));
+        baselines.healthy(Baseline { at: seconds(60), heap: bytes_of(1), ..Baseline::default() });
+        let mut last = None;
+        for at in [130, 190, 310, 550] {
+            let compared = compare(&material(baselines.clone(), at, 36 << 10, None)).expect("a heap");
+            baselines.looked(seconds(at), compared.look.clone().expect("of a collection"));
+            assert_eq!(compared.naming.confidence, Confidence::Medium, "{}", compared.naming.sentence);
+            last = Some(compared);
         }
-        let ages: Vec<_> = baselines.heaps.iter().map(|it| 199 - it.at.as_secs() / 300).collect();
-        assert_eq!(ages.len(), BASELINES);
-        assert_eq!((ages[0], ages[7]), (199, 0));
-        assert!(ages[4] < 60 && ages[6] < 10, "spread over ages: {ages:?}");
+        let last = last.expect("rounds");
+        assert_eq!(last.naming.class, Class::CacheFills);
+        assert!(last.naming.sentence.ends_with("it has not grown for 7 min"), "{}", last.naming.sentence);
+        assert!(said(&last, "agreement").is_empty());
+    }
+
+    #[test]
+    fn a_round_that_sees_more_of_the_same_is_sure() {
+        let mut baselines = Baselines::default();
+        baselines.healthy(Baseline { at: seconds(60), heap: bytes_of(1), ..Baseline::default() });
+        let first = compare(&material(baselines.clone(), 130, 36 << 10, None)).expect("a heap");
+        baselines.looked(seconds(130), first.look.expect("of a collection"));
+        let of_one_round = Material { began: seconds(130), ..material(baselines.clone(), 131, 60 << 10, None) };
+        assert_eq!(compare(&of_one_round).expect("a heap").naming.confidence, Confidence::Medium, "of the same round");
+        let second = compare(&material(baselines.clone(), 190, 72 << 10, None)).expect("a heap");
+        assert_eq!(second.naming.confidence, Confidence::High);
+        assert_eq!(said(&second, "agreement"), ["it grew another 36 MiB since a look 60 s ago, more than all else"]);
+        let plain = Material { collected: false, ..material(baselines, 190, 72 << 10, None) };
+        let plain = compare(&plain).expect("a heap");
+        assert_eq!((plain.naming.confidence, plain.look), (Confidence::Medium, None), "it may be older than the look");
+    }
+
+    #[test]
+    fn that_no_baseline_could_be_kept_is_said() {
+        let mut baselines = Baselines::default();
+        baselines.healthy(Baseline { heap: vec![0; 16 << 20].into(), ..Baseline::default() });
+        let compared = compare(&material(baselines, 60, 36 << 10, None)).expect("a heap");
+        assert!(!compared.naming.is_named());
+        assert!(said(&compared, "baseline")[0].contains("is 16 MiB"), "{:?}", compared.naming.evidence);
     }
 }

@@ -7,12 +7,15 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::compare::{self, Baselines, Compared, Material};
+use super::baselines::{self, Baselines};
+use super::compare::{self, Compared, Material};
 use super::incident::KeptProfile;
 use super::ledger::Ledger;
 use super::plan::{Now, Purpose, Step};
-use super::{Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, WallClock};
-use crate::pprof::{Dump, Naming, dump};
+use super::{
+    Figures, Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, WallClock,
+};
+use crate::pprof::{Dump, Profile, dump};
 
 /// How a step ended.
 pub(super) struct Done {
@@ -37,19 +40,21 @@ const HELD: usize = crate::datadog::MAX_UPLOAD;
 /// What the round under way has brought so far, for its later steps to be named with.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Round {
+    /// When it began: a look of before confirms, and one of the same round would only agree with itself.
+    pub began: Duration,
     /// The latest heap and when it came.
     pub heap: Option<(Duration, bytes::Bytes)>,
-    /// It is of after a forced collection.
+    /// A collection came right before it.
     pub collected: bool,
     pub goroutines: Option<bytes::Bytes>,
     pub leaked: Option<bytes::Bytes>,
-    /// What was said before it began: a name that agrees is surer, and one of the same heap would only agree with itself.
-    pub previous: Option<Naming>,
+    /// The baseline that an earlier step named somebody by.
+    pub named_by: Option<Duration>,
 }
 
 impl Round {
-    pub fn begun(ledger: &Ledger) -> Round {
-        Round { previous: ledger.open.as_ref().and_then(|it| it.naming.clone()), ..Round::default() }
+    pub fn begun(began: Duration) -> Round {
+        Round { began, ..Round::default() }
     }
 
     /// Whether it is held; beside the others of the round it may be too large.
@@ -106,8 +111,7 @@ pub(super) struct Errand {
     pub at: Duration,
     pub baselines: Baselines,
     pub round: Round,
-    pub rss_bytes: u64,
-    pub fds: Option<u64>,
+    pub figures: Figures,
 }
 
 impl Errand {
@@ -186,26 +190,33 @@ impl Errand {
     /// Reads and compares on a blocking thread.
     async fn read(mut self, bytes: bytes::Bytes) -> (Option<Result<u64, String>>, Option<Result<Compared, String>>) {
         let work = move || {
-            let is_heap = self.step.kind.is_heap();
-            let live = is_heap.then(|| compare::live_heap(&bytes));
-            let readable = !matches!(live, Some(Err(_)));
-            if self.step.purpose != Purpose::Evidence || !readable {
+            let heap = self.step.kind.is_heap().then(|| compare::read_heap(&bytes));
+            let of_read =
+                |heap: &Result<Profile, String>| heap.as_ref().map_err(Clone::clone).and_then(compare::live_heap);
+            let live = heap.as_ref().map(of_read);
+            if self.step.purpose != Purpose::Evidence || matches!(live, Some(Err(_))) {
                 return (live, None);
             }
             if !self.round.take(self.step.kind, self.at, bytes) {
                 return (live, None);
             }
-            (live, self.material(None).map(|material| compare::compare(&material)))
+            let compared = self.material(None).map(|material| match heap {
+                Some(Ok(heap)) => Ok(compare::compare_read(&material, &heap)),
+                _ => compare::compare(&material),
+            });
+            (live, compared)
         };
         tokio::task::spawn_blocking(work).await.unwrap_or((Some(Err("the profile broke its reader".to_owned())), None))
     }
 
     /// What is known once the step at hand is part of the round; `None` without a heap.
     fn material(self, dump: Option<Arc<Dump>>) -> Option<Material> {
-        let Errand { baselines, rss_bytes, fds, round, .. } = self;
-        let Round { heap, goroutines, leaked, previous, .. } = round;
-        let (at, heap) = heap?;
-        Some(Material { baselines, heap, goroutines, leaked, dump, previous, at, rss_bytes, fds })
+        let Errand { baselines, figures, round, .. } = self;
+        let Round { began, heap, collected, goroutines, leaked, named_by } = round;
+        let ((at, heap), rss_bytes, counts) = (heap?, figures.rss_bytes, baselines::counts(&figures));
+        let material =
+            Material { baselines, heap, collected, goroutines, leaked, dump, began, named_by, at, rss_bytes, counts };
+        Some(material)
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::compare::Baselines;
+use super::baselines::Baselines;
 use super::errand::{Done, Errand, Round, Work, Yield, finish, known};
 use super::incident::{Incident, KeptProfile};
 use super::ledger::Ledger;
@@ -234,7 +234,7 @@ impl Investigation {
             Purpose::Evidence | Purpose::Count => self.ledger.open.as_ref().map_or("by_hand", |it| it.kind.label()),
         };
         if step.purpose == Purpose::Evidence && step.kind == ProfileKind::Heap {
-            self.round = Round::begun(&self.ledger);
+            self.round = Round::begun(now);
         }
         self.pulls.begun(step.kind);
         let errand = Errand {
@@ -247,8 +247,7 @@ impl Investigation {
             at: now,
             baselines: self.baselines.clone(),
             round: self.round.clone(),
-            rss_bytes: self.ledger.figures.rss_bytes,
-            fds: self.ledger.figures.fds,
+            figures: self.ledger.figures.clone(),
         };
         self.work = Some(Box::pin(errand.run()));
     }
@@ -286,12 +285,12 @@ impl Investigation {
             }
             Yield::Dump(dump) => info!(goroutines = dump.goroutines, "goroutine dump read"),
             Yield::Profile { bytes, live_heap } => {
-                self.runtime.degraded = None;
                 self.runtime.live_heap_bytes = live_heap.or(self.runtime.live_heap_bytes);
                 match step.purpose {
                     Purpose::Evidence => self.keep_of_round(step.kind, bytes),
                     _ => self.keep_to_compare(step, bytes, kept.cloned()),
                 }
+                self.runtime.degraded = self.baselines.degraded();
             }
         }
         self.tell_runtime();

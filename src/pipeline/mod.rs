@@ -12,8 +12,9 @@
 //! watch, investigate ──latest──▶ sink::state ──▶ the state file
 //! ```
 
+pub mod baselines;
 pub mod chart;
-pub mod compare;
+mod compare;
 mod errand;
 pub mod incident;
 pub mod investigate;

@@ -9,9 +9,13 @@ pub enum Class {
     UnclosedHandle,
     /// Goroutines that never end, with what they hold.
     GoroutineLeak,
-    /// Objects that stay reachable: a map, a slice, a list. A cache that fills looks the same from here.
+    /// Objects that stay reachable: a map, a slice, a list. A cache that still fills looks the same from here.
     HeapLeak,
-    /// No Go profile shows it: C code, mappings, or garbage that was not given back.
+    /// What grew has come to rest, and memory with it: a cache that is full. A leak that pauses looks the same from here.
+    CacheFills,
+    /// Far more was allocated than memory grew by, and it does not live: garbage, fragmentation, or something outside the heap.
+    Garbage,
+    /// No Go profile shows it, and too little was allocated for garbage: C code or mappings.
     OutsideGoHeap,
     #[default]
     Unknown,
@@ -23,6 +27,8 @@ impl Class {
             Class::UnclosedHandle => "unclosed_handle",
             Class::GoroutineLeak => "goroutine_leak",
             Class::HeapLeak => "heap_leak",
+            Class::CacheFills => "cache_fills",
+            Class::Garbage => "garbage",
             Class::OutsideGoHeap => "outside_go_heap",
             Class::Unknown => "unknown",
         }
@@ -38,12 +44,16 @@ impl Class {
             Class::HeapLeak => Some(
                 "heap leak: objects stay reachable from a map, a slice or a list; a cache that is still filling looks the same",
             ),
+            Class::CacheFills => Some(
+                "cache that fills: what grew has come to rest, and memory with it; a leak that pauses looks the same, so look whether it goes on",
+            ),
+            Class::Garbage => Some(
+                "garbage or fragmentation: what was allocated does not live, and memory stays all the same; garbage that the collector may keep (GOGC, GOMEMLIMIT), pages that fragments hold, or C code and mappings outside the Go heap",
+            ),
             Class::OutsideGoHeap if language != Language::Go => Some(
                 "outside the profiled heap: buffers, C code, mappings, or memory that was not given back; no heap profile shows whose",
             ),
-            Class::OutsideGoHeap => Some(
-                "outside the Go heap: C code, mappings, or garbage that was not given back; no Go profile shows whose",
-            ),
+            Class::OutsideGoHeap => Some("outside the Go heap: C code or mappings; no Go profile shows whose"),
             Class::Unknown => None,
         }
     }

@@ -76,8 +76,7 @@ impl<'a> Delta<'a> {
         let (mut numbers, seed) = (HashMap::new(), foldhash::quality::RandomState::default());
         let mut number = |frame: &&'a Frame| {
             let next = u32::try_from(numbers.len()).expect("a profile has fewer than 2^31 frames");
-            let is_bare = names::package(&frame.function).is_empty() && !frame.function.contains("::");
-            let file = if is_bare { &*frame.file } else { "" };
+            let file = names::file_of_bare(frame);
             *numbers.entry(seed.hash_one((written(&frame.function), file))).or_insert(next)
         };
         self.frames.iter().map(&mut number).collect()

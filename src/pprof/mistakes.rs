@@ -2,6 +2,7 @@
 //! which `docs/operations.md` repeats (a test); add a row and both the class and the mend follow. It never invents a mend.
 
 use super::class::Class;
+use super::counts::Counts;
 use super::goroutines::Group;
 use super::names;
 use super::read::Frame;
@@ -76,6 +77,11 @@ const MISTAKES: [Mistake; 28] = [
 ];
 
 impl Mistake {
+    /// Whether each is a descriptor: a connection or a file of Go's own, and not a client that may connect later.
+    fn is_descriptor(&self) -> bool {
+        self.code.starts_with("net") || self.code.starts_with("os.")
+    }
+
     fn fits(&self, frame: &Frame) -> bool {
         match self.code.strip_prefix('*') {
             Some(part) => frame.function.contains(part),
@@ -93,18 +99,26 @@ fn mend(role: Role, stack: &[&Frame]) -> Option<&'static str> {
     found(role, stack).map(|row| row.mend).find(|mend| !mend.is_empty())
 }
 
-/// Whether a heap stack made a handle.
-pub(super) fn makes_a_handle<'a>(stack: impl Iterator<Item = &'a Frame>) -> bool {
-    let stack: Vec<&Frame> = stack.collect();
-    found(Makes, &stack).any(|row| row.handle)
+/// Whether a heap stack made a handle, and the counts beside it do not say other.
+pub(super) fn makes_a_handle<'a>(stack: impl Iterator<Item = &'a Frame>, counts: Counts) -> bool {
+    let (stack, no_descriptor) = (stack.collect::<Vec<&Frame>>(), counts.rules_out_handles(None));
+    found(Makes, &stack).any(|row| row.handle && !(row.is_descriptor() && no_descriptor))
 }
 
-/// What goroutines that pile up are, by where they stand and by how many more descriptors are open.
-pub(super) fn of_goroutines(groups: &[Group], fds_growth: Option<i64>) -> Class {
+/// Whether a heap stack made a StatsD client.
+pub(super) fn makes_a_statsd_client<'a>(stack: impl Iterator<Item = &'a Frame>) -> bool {
+    found(Makes, &stack.collect::<Vec<&Frame>>()).any(|row| row.mend == STATSD)
+}
+
+/// What goroutines that pile up are, by where they stand and by what else there is more of.
+pub(super) fn of_goroutines(groups: &[Group], counts: Counts) -> Class {
     let units = groups.first().map_or(0, |group| group.grew);
-    let with_a_descriptor_each = fds_growth.is_some_and(|fds| units > 0 && fds >= units / 2);
-    let keeps = |group: &Group| found(Keeps, &group.stack).any(|row| row.handle);
-    if with_a_descriptor_each || groups.iter().any(keeps) { Class::UnclosedHandle } else { Class::GoroutineLeak }
+    let with_a_descriptor_each = counts.fds.is_some_and(|fds| units > 0 && fds >= units / 2);
+    let no_descriptor = counts.rules_out_handles(Some(units));
+    let of_row = |row: &Mistake| row.handle && !(row.is_descriptor() && no_descriptor);
+    let keeps = |group: &Group| found(Keeps, &group.stack).any(of_row);
+    let handles = with_a_descriptor_each || counts.clients(Some(units)).is_some() || groups.iter().any(keeps);
+    if handles { Class::UnclosedHandle } else { Class::GoroutineLeak }
 }
 
 /// The mend for a heap stack, leaf first, by what the app called: frames from the owner on are the app's own affair.

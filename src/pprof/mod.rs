@@ -2,12 +2,14 @@
 
 mod blocked;
 pub mod class;
+mod counts;
 mod delta;
 pub mod diff;
 pub mod dump;
 pub mod flat;
 pub mod goroutines;
 pub mod language;
+mod look;
 mod mistakes;
 pub mod names;
 pub mod naming;
@@ -22,9 +24,11 @@ mod wire;
 pub(crate) mod words;
 
 pub use class::Class;
-pub use diff::Growth;
+pub use counts::Counts;
+pub use diff::{Growth, comparable};
 pub use dump::Dump;
 pub use flat::{Flat, flat};
 pub use goroutines::Groups;
+pub use look::{Look, Looks};
 pub use naming::{Confidence, Culprit, Input, Naming, name};
 pub use read::{Frame, Profile, ReadError, SampleType};

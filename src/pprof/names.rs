@@ -170,6 +170,12 @@ pub(super) fn without_types(function: &str) -> String {
     if function.contains("::") { rust::without_types(function) } else { elide_types(function) }
 }
 
+/// The file of a function whose name has no package, for there it is the file that tells one from another; else nothing.
+pub(super) fn file_of_bare(frame: &Frame) -> &str {
+    let is_bare = package(&frame.function).is_empty() && !frame.function.contains("::");
+    if is_bare { &frame.file } else { "" }
+}
+
 /// A location without symbols, as [`super::read`] names it: nobody can be told by it.
 pub(super) fn is_address(function: &str) -> bool {
     function

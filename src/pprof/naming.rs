@@ -6,16 +6,19 @@
 
 use super::blocked;
 use super::class::Class;
-use super::diff::{Growth, Row};
+use super::counts::Counts;
+use super::diff::{Growth, Row, comparable};
 use super::dump::Dump;
 use super::goroutines::{Group, Groups};
 use super::language::{Language, language};
+use super::look::{Looks, Pace};
 use super::mistakes;
 use super::names;
 use super::read::Profile;
-use super::words::{bytes, none_stands_out, percent, sentence, time};
+use super::words::{bytes, none_stands_out, percent, rest, sentence, time};
 
 mod evidence;
+mod outside;
 
 /// Go's sampling period when the profile does not tell, in bytes (`runtime.MemProfileRate`).
 const DEFAULT_PERIOD: i64 = 512 << 10;
@@ -95,10 +98,10 @@ pub struct Input<'a> {
     pub dump: Option<&'a Dump>,
     /// How much RSS grew between the two.
     pub rss_growth_bytes: Option<u64>,
-    /// How many more descriptors are open.
-    pub fds_growth: Option<i64>,
-    /// What an earlier difference said; one that agrees makes a name surer.
-    pub previous: Option<&'a Naming>,
+    /// How many more descriptors, threads and clients there are.
+    pub counts: Counts,
+    /// Looks of now and of earlier rounds: growth that went on since makes a name surer, growth that ended less sure.
+    pub looks: Looks<'a>,
     /// Between base and now; zero or less where it is not known.
     pub seconds: f64,
 }
@@ -113,8 +116,8 @@ impl<'a> Input<'a> {
             leaked: None,
             dump: None,
             rss_growth_bytes: None,
-            fds_growth: None,
-            previous: None,
+            counts: Counts::default(),
+            looks: Looks::default(),
             seconds,
         }
     }
@@ -152,6 +155,9 @@ impl<'a> Case<'a> {
             return unknown(evidence::NO_SYMBOLS.into());
         }
         let Some(base) = self.input.base else { return self.without_base() };
+        if let Err(words) = comparable(base, self.input.now) {
+            return unknown(words);
+        }
         let (heap, goroutines) = (self.heap_leak(), self.goroutine_leak());
         let stacks =
             goroutines.as_ref().map_or(0, |it| it.culprits.iter().map(|it| it.grew_bytes).fold(0, i64::saturating_add));
@@ -186,7 +192,8 @@ impl<'a> Case<'a> {
 
     fn heap_leak(&self) -> Option<Naming> {
         let top = self.growth.rows.first().filter(|row| row.bytes > 0)?;
-        let (share, corroborated) = (self.growth.share(top), self.lockstep_of(top).is_some() || self.agrees(top));
+        let (share, pace) = (self.growth.share(top), self.pace(top));
+        let corroborated = self.lockstep_of(top).is_some() || pace.goes_on();
         let enough = self.growth.net_bytes >= self.floor();
         if top.bytes < self.floor() && !enough || !corroborated && (!enough || self.is_outside_heap(10)) {
             return None;
@@ -194,13 +201,15 @@ impl<'a> Case<'a> {
         let grown = self.growth.rows.iter().filter(|row| row.bytes > 0);
         let culprits: Vec<Culprit> = grown.take(MAX_CULPRITS).map(|row| self.growth.culprit(row)).collect();
         let confidence = match share {
-            _ if share >= SURE && corroborated && enough && !self.is_outside_heap(3) => Confidence::High,
+            _ if share >= SURE && corroborated && enough && !pace.rests() && !self.is_outside_heap(3) => {
+                Confidence::High
+            }
             _ if share >= STANDS_OUT => Confidence::Medium,
             _ => Confidence::Low,
         };
         let sentence = match confidence {
             Confidence::Low => none_stands_out(&culprits, self.growth.grown_bytes, self.input.seconds),
-            _ => sentence(&culprits[0], self.input.seconds),
+            _ => sentence(&culprits[0], self.input.seconds) + &rest(pace),
         };
         let remedy = if confidence == Confidence::Low { None } else { self.remedy_of(top) };
         let class = self.class_of(top);
@@ -215,8 +224,9 @@ impl<'a> Case<'a> {
 
     fn class_of(&self, row: &Row) -> Class {
         match self.piled_up() {
-            Some(groups) => mistakes::of_goroutines(groups, self.input.fds_growth),
-            None if mistakes::makes_a_handle(self.growth.stack(row)) => Class::UnclosedHandle,
+            Some(groups) => mistakes::of_goroutines(groups, self.input.counts),
+            None if mistakes::makes_a_handle(self.growth.stack(row), self.input.counts) => Class::UnclosedHandle,
+            None if self.pace(row).is_full() => Class::CacheFills,
             None => Class::HeapLeak,
         }
     }
@@ -235,21 +245,22 @@ impl<'a> Case<'a> {
         let (first, grew) = (lockstep.first()?, sum(lockstep));
         let share = grew as f64 / groups.grown as f64;
         let culprits: Vec<Culprit> = lockstep.iter().take(MAX_CULPRITS).map(|it| it.culprit(groups.grown)).collect();
-        let agrees =
-            self.input.previous.is_some_and(|it| it.is_named() && it.culprits[0].function == culprits[0].function);
+        let pace = self.input.looks.of_group(first, self.input.seconds);
+        let confirmed = pace.goes_on() || !pace.rests() && self.is_blocked_for_good(lockstep);
         let confidence = match share {
-            _ if share >= SURE && (agrees || self.is_blocked_for_good(lockstep)) => Confidence::High,
+            _ if share >= SURE && confirmed => Confidence::High,
             _ if share >= STANDS_OUT => Confidence::Medium,
             _ => return None,
         };
         let waits = first.waits_on().map_or(String::new(), |on| format!(", waiting on {on}"));
         let sentence = format!(
-            "{grew} more goroutines stand in `{}` ({} of goroutine growth){}{waits}",
+            "{grew} more goroutines stand in `{}` ({} of goroutine growth){}{waits}{}",
             culprits[0].function,
             percent(share),
-            time(self.input.seconds)
+            time(self.input.seconds),
+            evidence::rest_of_goroutines(pace)
         );
-        let (class, remedy) = (mistakes::of_goroutines(lockstep, self.input.fds_growth), mistakes::of_goroutine(first));
+        let (class, remedy) = (mistakes::of_goroutines(lockstep, self.input.counts), mistakes::of_goroutine(first));
         Some(Naming { confidence, class, sentence, culprits, evidence: Vec::new(), remedy })
     }
 
@@ -266,13 +277,13 @@ impl<'a> Case<'a> {
     /// Nobody is named, and why.
     fn nobody(&self, base: &Profile) -> Naming {
         let class =
-            if self.is_outside_heap(10) && !self.is_untold(base) { Class::OutsideGoHeap } else { Class::Unknown };
+            if self.is_outside_heap(10) && !self.is_untold(base) { self.class_outside() } else { Class::Unknown };
         Naming { class, ..unknown(self.why_not(base)) }
     }
 
     /// The two profiles are of one collection, so the second says nothing of what came after.
     fn is_untold(&self, base: &Profile) -> bool {
-        self.growth.is_nothing() && same_allocations(base, self.input.now)
+        self.input.looks.now.is_none() && self.growth.is_nothing() && same_allocations(base, self.input.now)
     }
 
     /// The lockstep groups, when they run code of a package that stands in the row's stack between leaf and owner.
@@ -290,18 +301,9 @@ impl<'a> Case<'a> {
         (!lockstep.is_empty() && lockstep.iter().any(related)).then_some(lockstep)
     }
 
-    fn agrees(&self, row: &Row) -> bool {
-        let top = self.growth.culprit(row);
-        let same = |it: &Culprit| it.function == top.function && it.made_by == top.made_by;
-        self.input.previous.is_some_and(|naming| naming.is_named() && naming.culprits.first().is_some_and(same))
-    }
-
-    /// Growth of the heap is less than one part in so many of RSS growth: stacks, cgo, mappings or fragmentation hold the rest.
-    /// At a collector's usual pace RSS grows twice as fast as what lives, so a half says nothing yet.
-    fn is_outside_heap(&self, part: u64) -> bool {
-        let heap = u64::try_from(self.growth.net_bytes).unwrap_or(0);
-        let least = NOISE.unsigned_abs() * DEFAULT_PERIOD.unsigned_abs();
-        self.input.base.is_some() && self.input.rss_growth_bytes.is_some_and(|rss| rss > least && heap < rss / part)
+    /// How a row's growth went on since the looks before.
+    fn pace(&self, row: &Row) -> Pace {
+        self.input.looks.of_heap((row.leaf, row.owner), row.bytes, self.input.seconds, self.floor())
     }
 
     fn floor(&self) -> i64 {
@@ -321,10 +323,14 @@ fn unknown(sentence: String) -> Naming {
     }
 }
 
+/// All that was ever allocated, in bytes.
+fn allocated(profile: &Profile) -> Option<i64> {
+    profile.type_index("alloc_space").map(|index| profile.total(index))
+}
+
 /// Whether the counts of all that was ever allocated are the same too: they move only with a garbage collection.
 fn same_allocations(base: &Profile, now: &Profile) -> bool {
-    let all = |profile: &Profile| profile.type_index("alloc_space").map(|index| profile.total(index));
-    all(base) == all(now)
+    allocated(base) == allocated(now)
 }
 
 fn sum(groups: &[Group]) -> i64 {

@@ -7,9 +7,16 @@ use super::read::{MAX_INFLATED, Profile, read};
 
 /// A heap profile of Go's four types; the value is in bytes, the objects are of one KiB each.
 pub fn heap(samples: &[(&[&str], i64)]) -> Profile {
+    let samples: Vec<(&[&str], [i64; 2])> = samples.iter().map(|(stack, bytes)| (*stack, [*bytes; 2])).collect();
+    heap_of(&samples)
+}
+
+/// A heap profile of Go of bytes (allocated in all, in use).
+pub fn heap_of(samples: &[(&[&str], [i64; 2])]) -> Profile {
     let types =
         [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
-    profile(&types, samples.iter().map(|(stack, bytes)| (*stack, vec![bytes / 1024, *bytes, bytes / 1024, *bytes])))
+    let values = |[all, held]: [i64; 2]| vec![all / 1024, all, held / 1024, held];
+    profile(&types, samples.iter().map(|(stack, bytes)| (*stack, values(*bytes))))
 }
 
 /// A goroutine profile.

@@ -1,5 +1,6 @@
 //! The sentences of a naming. Names are cleaned before they come here; numbers are said as a person says them.
 
+use super::look::Pace;
 use super::names;
 use super::naming::Culprit;
 
@@ -25,21 +26,38 @@ pub(super) fn none_stands_out(culprits: &[Culprit], grown_bytes: i64, seconds: f
 }
 
 /// "275 units of about 4.1 MiB of heap each, 390 more a minute"
-pub(super) fn units_of(units: i64, each: i64, seconds: f64) -> String {
-    let told = format!("{units} units of about {} of heap each", bytes(each));
+pub(super) fn units_of((units, what): (i64, &str), each: i64, seconds: f64) -> String {
+    let told = format!("{units} {what} of about {} of heap each", bytes(each));
     if seconds.is_finite() && seconds >= 1.0 {
-        return format!("{told}, {:.0} more a minute", units as f64 / seconds * 60.0);
+        let a_minute = units as f64 / seconds * 60.0;
+        return match a_minute < 1.0 {
+            true => format!("{told}, {:.0} more an hour", a_minute * 60.0),
+            false => format!("{told}, {a_minute:.0} more a minute"),
+        };
     }
     told
 }
 
 /// " in 40 s", or nothing where the time is not known.
 pub(super) fn time(seconds: f64) -> String {
+    if seconds.is_finite() && seconds >= 1.0 { format!(" in {}", span(seconds)) } else { String::new() }
+}
+
+/// "40 s", "3 min".
+pub(super) fn span(seconds: f64) -> String {
     match seconds {
-        _ if !(seconds.is_finite() && seconds >= 1.0) => String::new(),
-        _ if seconds < 120.0 => format!(" in {seconds:.0} s"),
-        _ if seconds < 7_200.0 => format!(" in {:.0} min", seconds / 60.0),
-        _ => format!(" in {:.0} h", seconds / 3_600.0),
+        _ if seconds < 120.0 => format!("{seconds:.0} s"),
+        _ if seconds < 7_200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.0} h", seconds / 3_600.0),
+    }
+}
+
+/// How it went on since an earlier look, for the end of a sentence; nothing where it grows on.
+pub(super) fn rest(pace: Pace) -> String {
+    match pace {
+        Pace::Stopped { seconds, .. } => format!("; it has not grown for {}", span(seconds)),
+        Pace::Slowed { by, seconds, .. } => format!("; only {} of it in the last {}", bytes(by), span(seconds)),
+        Pace::Grows { .. } | Pace::Untold => String::new(),
     }
 }
 

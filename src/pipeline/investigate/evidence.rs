@@ -7,7 +7,8 @@ use tracing::{info, warn};
 
 use super::Investigation;
 use crate::detect::Severity;
-use crate::pipeline::compare::{Baseline, Compared};
+use crate::pipeline::baselines::Baseline;
+use crate::pipeline::compare::Compared;
 use crate::pipeline::errand::known;
 use crate::pipeline::incident::KeptProfile;
 use crate::pipeline::plan::{Purpose, Step};
@@ -24,18 +25,13 @@ const AFTER: &str = "after_collection";
 impl Investigation {
     pub(super) fn keep_to_compare(&mut self, step: Step, bytes: bytes::Bytes, kept: Option<KeptProfile>) {
         let at = self.now();
-        let baseline = |bytes| Baseline {
-            at,
-            bytes,
-            rss_bytes: self.ledger.figures.rss_bytes,
-            fds: self.ledger.figures.fds,
-            kept,
-        };
+        let baseline = |bytes| Baseline::new(at, bytes, kept, &self.ledger.figures);
         match (step.purpose, step.kind) {
             (Purpose::FirstSight, _) => self.baselines.first_sight(baseline(bytes)),
-            (Purpose::Baseline, ProfileKind::Goroutine) => self.baselines.goroutines = Some(bytes),
             // An alert that opened while the pull ran makes it no baseline.
-            (Purpose::Baseline, _) if self.ledger.figures.healthy => {
+            (Purpose::Baseline, _) if !self.ledger.figures.healthy => {}
+            (Purpose::Baseline, ProfileKind::Goroutine) => self.baselines.goroutines(at, bytes),
+            (Purpose::Baseline, _) => {
                 info!(bytes = bytes.len(), "healthy baseline taken");
                 self.baselines.healthy(baseline(bytes));
             }
@@ -94,7 +90,9 @@ impl Investigation {
     /// is no such moment.
     pub(super) fn named(&mut self, compared: Result<Compared, String>) -> Vec<Event> {
         let mut naming = match compared {
-            Ok(Compared { naming, against }) => {
+            Ok(Compared { naming, against, named_by, look }) => {
+                self.round.named_by = named_by;
+                look.into_iter().for_each(|look| self.baselines.looked(self.round.began, look));
                 against.into_iter().for_each(|kept| self.ledger.keep(kept));
                 naming
             }

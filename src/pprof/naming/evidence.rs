@@ -1,7 +1,8 @@
 //! What a naming says beside its sentence, and why there is none: words for what the sums show.
 
-use super::super::words::{bytes, signed, units_of};
-use super::super::{blocked, names};
+use super::super::look::Pace;
+use super::super::words::{bytes, signed, span, units_of};
+use super::super::{blocked, mistakes, names};
 use super::{Case, Language, Profile, Row};
 
 /// Why a stripped program names nobody.
@@ -50,8 +51,8 @@ impl Case<'_> {
             return all;
         }
         if let Some(top) = self.growth.rows.first().filter(|row| row.bytes >= self.floor()) {
-            if let Some(units) = self.lockstep_of(top).and_then(|groups| groups.first()).map(|group| group.grew) {
-                say("unit", units_of(units, top.bytes / units, self.input.seconds));
+            if let Some(units) = self.units_of(top) {
+                say("unit", units_of(units, top.bytes / units.0, self.input.seconds));
             }
             if let Some(path) = self.path(top) {
                 say("path", path);
@@ -59,17 +60,37 @@ impl Case<'_> {
             if let Some(module) = names::module(&top.leaf.file) {
                 say("module", module);
             }
-            if self.agrees(top) {
-                say("agreement", "an earlier difference named the same function".into());
+            if let Some((kind, words)) = pace_words(self.pace(top)) {
+                say(kind, words);
             }
+        }
+        for (kind, words) in self.input.counts.words(self.units()) {
+            say(kind, words);
         }
         if let Some(last) = self.growth.rows.last().filter(|row| row.bytes <= -self.floor()) {
             say("shrank", format!("`{}` {}", names::short(&last.leaf.function), signed(last.bytes)));
         }
         if self.is_outside_heap(3) {
             say("memory", self.outside().into());
+            self.garbage_words().into_iter().for_each(|words| say("allocated", words));
         }
         all
+    }
+
+    /// How many units there are more, by what piles up in equal steps; `None` where nothing does.
+    fn units(&self) -> Option<i64> {
+        let beside = || self.growth.rows.first().and_then(|top| self.lockstep_of(top));
+        self.piled_up().or_else(beside)?.first().map(|group| group.grew)
+    }
+
+    /// What holds a row's growth, and how many more there are of it: StatsD clients are counted as such.
+    fn units_of(&self, row: &Row) -> Option<(i64, &'static str)> {
+        let units = self.lockstep_of(row).and_then(|groups| groups.first()).map(|group| group.grew);
+        let clients = self.input.counts.clients(units);
+        match clients.filter(|_| mistakes::makes_a_statsd_client(self.growth.stack(row))) {
+            Some(clients) => Some((clients, "StatsD clients")),
+            None => Some((units?, "units")),
+        }
     }
 
     /// The app's own frames from the owner outwards: "`cache.Fill` ← `main.handleJob` ← `main.main`".
@@ -81,12 +102,33 @@ impl Case<'_> {
         frames.truncate(5);
         (frames.len() > 1).then(|| frames.join(" ← "))
     }
+}
 
-    fn outside(&self) -> &'static str {
-        match self.language {
-            Language::Go => "most of the growth is outside the Go heap",
-            Language::Node => "most of the growth is outside the V8 heap",
-            Language::Rust => "most of the growth is outside the profiled heap",
+/// (kind, words): what the looks of earlier rounds say of the growth.
+fn pace_words(pace: Pace) -> Option<(&'static str, String)> {
+    let and_memory = |stands: bool| if stands { ", and memory stands" } else { ", but memory grows on" };
+    match pace {
+        Pace::Untold => None,
+        Pace::Grows { by, seconds } => {
+            let words = format!("it grew another {} since a look {} ago, more than all else", bytes(by), span(seconds));
+            Some(("agreement", words))
         }
+        Pace::Slowed { by, seconds, memory_stands } => {
+            let slow = format!("it grew only {} since a look {} ago", bytes(by), span(seconds));
+            Some(("standstill", slow + and_memory(memory_stands)))
+        }
+        Pace::Stopped { seconds, memory_stands } => {
+            let still = format!("it has not grown since a look {} ago", span(seconds));
+            Some(("standstill", still + and_memory(memory_stands)))
+        }
+    }
+}
+
+/// The end of the sentence on goroutines that pile up no more.
+pub(super) fn rest_of_goroutines(pace: Pace) -> String {
+    match pace {
+        Pace::Stopped { seconds, .. } => format!("; no more came for {}", span(seconds)),
+        Pace::Slowed { by, seconds, .. } => format!("; only {by} of them in the last {}", span(seconds)),
+        Pace::Grows { .. } | Pace::Untold => String::new(),
     }
 }

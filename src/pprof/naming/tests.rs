@@ -1,7 +1,9 @@
 //! Verdicts on small made-up profiles: who is named, how surely, and why nobody is.
 
-use super::super::testing::{goroutines, heap};
+use super::super::testing::{goroutines, heap, heap_of};
 use super::*;
+use crate::pprof::Look;
+use std::time::Duration;
 
 const MIB: i64 = 1 << 20;
 const BUFFER: &str = "github.com/DataDog/datadog-go/v5/statsd.newStatsdBuffer /m/github.com/!data!dog/datadog-go/v5@v5.9.1/statsd/buffer.go 26";
@@ -16,6 +18,11 @@ const LEAK: &[&str] = &[BUFFER, NEW, JOB, MAIN];
 
 fn input<'a>(base: &'a Profile, now: &'a Profile) -> Input<'a> {
     Input::of_heaps(Some(base), now, 40.0)
+}
+
+/// A look at a heap at a second.
+fn look(at: u64, heap: &Profile) -> Look {
+    Look::of(Duration::from_secs(at), 100 << 20, heap, None)
 }
 
 fn has(naming: &Naming, kind: &str, words: &str) -> bool {
@@ -45,28 +52,102 @@ fn the_leak_of_the_story_is_named_with_its_maker() {
 }
 
 #[test]
-fn confidence_follows_share_and_agreement() {
+fn confidence_follows_share_and_growth_that_goes_on() {
     let base = heap(&[]);
     let other: &[&str] = &[CACHE, MAIN];
     let third: &[&str] = &[MAIN];
     let fourth: &[&str] = &["main.d /app/d.go 4"];
-    let check = |now: &[(&[&str], i64)], previous: Option<&Naming>, expected: Confidence| {
+    let check = |now: &[(&[&str], i64)], earlier: &[Look], expected: Confidence| {
         let now = heap(now);
-        let naming = name(&Input { previous, ..input(&base, &now) });
+        let of_now = look(40, &now);
+        let naming = name(&Input { looks: Looks { now: Some(&of_now), earlier }, ..input(&base, &now) });
         assert_eq!(naming.confidence, expected, "{}", naming.sentence);
         naming
     };
-    let first = check(&[(LEAK, 60 * MIB), (other, 40 * MIB)], None, Confidence::Medium);
-    check(&[(LEAK, 60 * MIB), (other, 40 * MIB)], Some(&first), Confidence::High);
-    check(&[(LEAK, 59 * MIB), (other, 41 * MIB)], Some(&first), Confidence::Medium);
-    check(&[(LEAK, 40 * MIB), (other, 60 * MIB)], Some(&first), Confidence::Medium);
+    let half = [look(20, &heap(&[(LEAK, 30 * MIB), (other, 20 * MIB)]))];
+    check(&[(LEAK, 60 * MIB), (other, 40 * MIB)], &[], Confidence::Medium);
+    let sure = check(&[(LEAK, 60 * MIB), (other, 40 * MIB)], &half, Confidence::High);
+    assert!(has(&sure, "agreement", "it grew another 30 MiB since a look 20 s ago, more than all else"));
+    check(&[(LEAK, 59 * MIB), (other, 41 * MIB)], &half, Confidence::Medium);
+    let turned = [look(20, &heap(&[(LEAK, 5 * MIB), (other, 40 * MIB)]))];
+    check(&[(LEAK, 40 * MIB), (other, 60 * MIB)], &turned, Confidence::Medium);
     let low = [(LEAK, 29 * MIB), (other, 28 * MIB), (third, 22 * MIB), (fourth, 21 * MIB)];
-    let low = check(&low, None, Confidence::Low);
+    let low = check(&low, &[], Confidence::Low);
     assert_eq!(
         low.sentence,
         "no single function stands out in 100 MiB of heap growth in 40 s: `statsd.newStatsdBuffer` 29 %, `cache.(*Cache).Put` 28 %, `main.main` 22 %"
     );
     assert_eq!((low.is_named(), low.remedy), (true, None));
+}
+
+#[test]
+fn a_cache_that_filled_before_the_first_look_is_no_sure_leak() {
+    let (base, now) = (heap(&[]), heap(&[(&[CACHE, MAIN], 36 * MIB)]));
+    let (earlier, of_now) = ([look(30, &now), look(90, &now), look(210, &now)], look(450, &now));
+    let seen = |earlier, seconds| Input {
+        looks: Looks { now: Some(&of_now), earlier },
+        ..Input::of_heaps(Some(&base), &now, seconds)
+    };
+    let full = name(&seen(&earlier, 450.0));
+    assert_eq!((full.confidence, full.class), (Confidence::Medium, Class::CacheFills));
+    assert!(full.sentence.ends_with(", at cache.go:12; it has not grown for 7 min"), "{}", full.sentence);
+    assert!(has(&full, "standstill", "it has not grown since a look 7 min ago, and memory stands"));
+    let first = name(&seen(&[], 450.0));
+    assert_eq!((first.confidence, first.class), (Confidence::Medium, Class::HeapLeak));
+    let (calm, piled) = (goroutines(&[(&[CACHE], 1)]), goroutines(&[(&[CACHE], 51)]));
+    let with = Input { goroutines: Some((Some(&calm), &piled)), ..seen(&[], 450.0) };
+    assert_eq!(name(&with).confidence, Confidence::High, "goroutines in step");
+    let still = Input { goroutines: with.goroutines, ..seen(&earlier, 450.0) };
+    assert_eq!(name(&still).confidence, Confidence::Medium, "and yet it stands still");
+}
+
+#[test]
+fn clients_in_step_are_what_is_counted_and_what_did_not_grow_speaks_against_a_handle() {
+    let (base, now) = (heap(&[]), heap(&[(LEAK, 1_248 * MIB)]));
+    let (calm, piled) = (goroutines(&[(&[WATCH], 1)]), goroutines(&[(&[WATCH], 309)]));
+    let counts = Counts { statsd_clients: Some(312), fds: Some(314), threads: Some(0) };
+    let clients = name(&Input { goroutines: Some((Some(&calm), &piled)), counts, ..input(&base, &now) });
+    assert!(
+        has(&clients, "unit", "312 StatsD clients of about 4.0 MiB of heap each, 468 more a minute"),
+        "{clients:#?}"
+    );
+    assert!(has(&clients, "in_step", "312 StatsD clients more, one for each, 314 file descriptors more, one for each"));
+    assert!(has(&clients, "did_not_grow", "threads (+0)"));
+    let unseen = name(&Input { counts, ..input(&base, &now) });
+    assert!(has(&unseen, "unit", "312 StatsD clients of about 4.0 MiB of heap each, 468 more a minute"));
+    let conn: &[&str] = &["net.(*conn).Read net/net.go 1", CACHE];
+    let (calm, piled) = (goroutines(&[(conn, 1)]), goroutines(&[(conn, 301)]));
+    let class = |fds| {
+        let counts = Counts { fds, ..Counts::default() };
+        name(&Input { goroutines: Some((Some(&calm), &piled)), counts, ..input(&heap(&[]), &heap(&[])) }).class
+    };
+    assert_eq!(
+        [class(None), class(Some(300)), class(Some(1))],
+        [Class::UnclosedHandle, Class::UnclosedHandle, Class::GoroutineLeak]
+    );
+}
+
+#[test]
+fn what_was_allocated_tells_garbage_from_what_lies_outside() {
+    let base = heap(&[(LEAK, MIB)]);
+    let far = |allocated: i64| {
+        // Allocated and dead again, beside what lives.
+        let now = heap_of(&[(LEAK, [allocated, 2 * MIB])]);
+        name(&Input { rss_growth_bytes: Some(200 << 20), ..input(&base, &now) })
+    };
+    let outside = far(50 * MIB);
+    assert_eq!((outside.class, outside.confidence), (Class::OutsideGoHeap, Confidence::Unknown));
+    assert!(has(
+        &outside,
+        "allocated",
+        "48 MiB that was allocated since the baseline is dead, and memory grew 200 MiB: it cannot be garbage of Go"
+    ));
+    let garbage = far(5_000 * MIB);
+    assert_eq!((garbage.class, garbage.confidence), (Class::Garbage, Confidence::Unknown));
+    assert_eq!(
+        garbage.sentence,
+        "not nameable: memory grew and what lives did not: garbage, fragmentation, or memory outside the Go heap"
+    );
 }
 
 #[test]
@@ -93,14 +174,21 @@ fn nobody_is_named_without_reason() {
 }
 
 #[test]
+fn unlike_profiles_name_nobody() {
+    let (base, now) = (goroutines(&[(LEAK, 9)]), heap(&[(LEAK, 100 * MIB)]));
+    let naming = name(&input(&base, &now));
+    assert!(!naming.is_named() && naming.sentence.starts_with("not comparable: the base counts goroutine"));
+}
+
+#[test]
 fn a_leak_hidden_by_a_shrinking_cache_is_named_once_something_agrees() {
     let base = heap(&[(LEAK, MIB), (&[CACHE, MAIN], 100 * MIB)]);
     let now = heap(&[(LEAK, 41 * MIB)]);
     let plain = name(&input(&base, &now));
     assert!(!plain.is_named());
     assert!(has(&plain, "shrank", "`cache.(*Cache).Put` -100 MiB"));
-    let earlier = name(&input(&heap(&[]), &heap(&[(LEAK, 40 * MIB)])));
-    let sure = name(&Input { previous: Some(&earlier), ..input(&base, &now) });
+    let (earlier, of_now) = ([look(20, &heap(&[(LEAK, 20 * MIB), (&[CACHE, MAIN], 60 * MIB)]))], look(40, &now));
+    let sure = name(&Input { looks: Looks { now: Some(&of_now), earlier: &earlier }, ..input(&base, &now) });
     assert_eq!((sure.confidence, sure.culprits[0].grew_bytes), (Confidence::Medium, 40 * MIB));
 }
 
@@ -123,9 +211,9 @@ fn without_a_baseline_the_holder_is_not_accused() {
 #[test]
 fn growth_outside_the_heap_is_told_and_lowers_confidence() {
     let (base, now) = (heap(&[]), heap(&[(LEAK, 20 * MIB)]));
-    let earlier = name(&input(&base, &now));
-    let with =
-        |rss: i64| name(&Input { rss_growth_bytes: Some(rss as u64), previous: Some(&earlier), ..input(&base, &now) });
+    let (earlier, of_now) = ([look(20, &heap(&[(LEAK, 10 * MIB)]))], look(40, &now));
+    let looks = Looks { now: Some(&of_now), earlier: &earlier };
+    let with = |rss: i64| name(&Input { rss_growth_bytes: Some(rss as u64), looks, ..input(&base, &now) });
     assert_eq!(with(60 * MIB).confidence, Confidence::High);
     let outside = with(61 * MIB);
     assert_eq!(outside.confidence, Confidence::Medium);
@@ -187,7 +275,8 @@ fn the_class_follows_what_piles_up() {
         &["runtime.gopark runtime/proc.go 1", "net/http.(*persistConn).readLoop net/http/transport.go 1"];
     let class = |stack: &[&str], fds: Option<i64>| {
         let (calm, piled) = (goroutines(&[(stack, 1)]), goroutines(&[(stack, 201)]));
-        name(&Input { goroutines: Some((Some(&calm), &piled)), fds_growth: fds, ..input(&base, &now) })
+        let counts = Counts { fds, ..Counts::default() };
+        name(&Input { goroutines: Some((Some(&calm), &piled)), counts, ..input(&base, &now) })
     };
     assert_eq!(name(&input(&base, &now)).class, Class::HeapLeak);
     assert_eq!(class(wait, Some(3)).class, Class::GoroutineLeak);
@@ -212,5 +301,9 @@ fn what_no_go_profile_shows_is_told_as_such_once_a_collection_was_seen() {
     assert_eq!((outside.class, outside.is_named()), (Class::OutsideGoHeap, false));
     assert_eq!(outside.sentence, "not nameable: most of the growth is outside the Go heap");
     assert_eq!(far(&base).class, Class::Unknown, "the second profile may be as old as the first");
+    let of_now = look(40, &base);
+    let looks = Looks { now: Some(&of_now), earlier: &[] };
+    let forced = name(&Input { rss_growth_bytes: Some(200 << 20), looks, ..input(&base, &base) });
+    assert_eq!(forced.class, Class::OutsideGoHeap, "a collection was forced for the second");
     assert_eq!(name(&input(&base, &now)).class, Class::Unknown);
 }

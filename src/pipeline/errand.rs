@@ -11,7 +11,10 @@ use super::compare::{self, Baselines, Compared, Material};
 use super::incident::KeptProfile;
 use super::ledger::Ledger;
 use super::plan::{Now, Purpose, Step};
-use super::{Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, WallClock};
+use super::{
+    Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, ReadingPlace, StoreRequest,
+    WallClock,
+};
 use crate::pprof::{Dump, Naming, dump};
 
 /// How a step ended.
@@ -86,6 +89,7 @@ pub(super) struct Errand {
     pub round: Round,
     pub rss_bytes: u64,
     pub fds: Option<u64>,
+    pub reading: ReadingPlace,
 }
 
 impl Errand {
@@ -141,7 +145,9 @@ impl Errand {
     /// Reads a dump and names with it; the text ends here.
     async fn read_dump(self, text: bytes::Bytes, took: Duration) -> Done {
         let step = self.step;
+        let place = self.reading.take().await;
         let work = move || {
+            let _place = place;
             let dump = Arc::new(dump::read(&text));
             let material = self.material(Some(dump.clone()));
             (dump, material.map(|material| compare::compare(&material)))
@@ -163,7 +169,9 @@ impl Errand {
 
     /// Reads and compares on a blocking thread.
     async fn read(mut self, bytes: bytes::Bytes) -> (Option<Result<u64, String>>, Option<Result<Compared, String>>) {
+        let place = self.reading.take().await;
         let work = move || {
+            let _place = place;
             let is_heap = self.step.kind.is_heap();
             let live = is_heap.then(|| compare::live_heap(&bytes));
             let readable = !matches!(live, Some(Err(_)));

@@ -210,8 +210,7 @@ impl Investigation {
             return;
         }
         let now = self.now();
-        let known = known(&self.ledger, self.index);
-        let next = self.plan.next(now, known);
+        let next = self.plan.next(now, known(&self.ledger, self.index));
         if next.is_none_or(|step| step.purpose != Purpose::Evidence) {
             self.outbox.close();
         }
@@ -237,6 +236,7 @@ impl Investigation {
             round: self.round.clone(),
             rss_bytes: self.ledger.figures.rss_bytes,
             fds: self.ledger.figures.fds,
+            reading: self.wires.reading.clone(),
         };
         self.work = Some(Box::pin(errand.run()));
     }

@@ -107,8 +107,8 @@ fn profile(shape: &Shape, samples: u64, salt: u64) -> Vec<u8> {
 }
 
 fn pair(base: &[u8], now: &[u8]) -> Option<(Profile, Profile)> {
-    let base = read::read_from(base, read::MAX_INFLATED, read::MAX_MEMORY).ok()?;
-    let now = read::read_from(now, read::MAX_INFLATED, base.memory_beside()).ok()?;
+    let base = read::read_from(std::io::Cursor::new(base), read::MAX_INFLATED, read::MAX_MEMORY).ok()?;
+    let now = read::read_from(std::io::Cursor::new(now), read::MAX_INFLATED, base.memory_beside()).ok()?;
     Some((base, now))
 }
 

@@ -3,6 +3,9 @@
 //! Profiles are read here and nowhere else on the page: on a blocking thread, one request at a time and never beside the
 //! investigation. A client that goes away changes nothing in that: its place is free when what was read for it is dropped.
 
+use std::io::Cursor;
+
+use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,6 +22,8 @@ use crate::sys;
 /// A status and the words that go with it.
 type Refusal = (StatusCode, String);
 
+type Reader = fn(Cursor<Bytes>, usize, usize) -> Result<Profile, read::ReadError>;
+
 /// Answers for the profile of an id.
 pub(super) async fn answer(wires: &Wires, id: &str, query: Option<&str>) -> Response<Body> {
     match drawn(wires, id, query).await {
@@ -33,15 +38,18 @@ async fn drawn(wires: &Wires, id: &str, query: Option<&str>) -> Result<Vec<u8>, 
         return Err((StatusCode::BAD_REQUEST, "base: expected the id of a profile, sixteen hex digits\n".to_owned()));
     }
     let value = parameter(query, "value").map(str::to_owned);
+    // Of a heap the stacks that hold nothing any more are kept for what was ever allocated alone.
+    let is_of_all = value.as_ref().is_some_and(|value| value.starts_with("alloc"));
+    let reader: Reader = if is_of_all { read::read_whole } else { read::read_from };
     let busy = |_| (StatusCode::SERVICE_UNAVAILABLE, "another profile is being read: try again\n".to_owned());
     let mut place = tokio::time::timeout(PATIENCE, wires.reading.take()).await.map_err(busy)?;
     let mut before = None;
     if let Some(base) = base {
-        let read = decode(wires, base, read::MAX_MEMORY, place).await?;
+        let read = decode(wires, base, reader, read::MAX_MEMORY, place).await?;
         (place, before) = (read.0, Some(read.1));
     }
     let max_memory = before.as_ref().map_or(read::MAX_MEMORY, Profile::memory_beside);
-    let (place, now) = decode(wires, id, max_memory, place).await?;
+    let (place, now) = decode(wires, id, reader, max_memory, place).await?;
     blocking(place, move || draw(before, now, value.as_deref())).await?.1
 }
 
@@ -49,6 +57,7 @@ async fn drawn(wires: &Wires, id: &str, query: Option<&str>) -> Result<Vec<u8>, 
 async fn decode(
     wires: &Wires,
     id: &str,
+    reader: Reader,
     max_memory: usize,
     place: OwnedSemaphorePermit,
 ) -> Result<(OwnedSemaphorePermit, Profile), Refusal> {
@@ -57,7 +66,7 @@ async fn decode(
         Some(None) => return Err((StatusCode::NOT_FOUND, format!("there is no profile {id} any more\n"))),
         None => return Err((StatusCode::SERVICE_UNAVAILABLE, SILENT.to_owned())),
     };
-    let (place, read) = blocking(place, move || read::read_from(&bytes[..], read::MAX_INFLATED, max_memory)).await?;
+    let (place, read) = blocking(place, move || reader(Cursor::new(bytes), read::MAX_INFLATED, max_memory)).await?;
     let unread = |fault| (StatusCode::UNPROCESSABLE_ENTITY, format!("profile {id} cannot be drawn: {fault}\n"));
     Ok((place, read.map_err(unread)?))
 }

@@ -7,9 +7,7 @@ use super::read::{MAX_INFLATED, Profile, read};
 
 /// A heap profile of Go's four types; the value is in bytes, the objects are of one KiB each.
 pub fn heap(samples: &[(&[&str], i64)]) -> Profile {
-    let types =
-        [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
-    profile(&types, samples.iter().map(|(stack, bytes)| (*stack, vec![bytes / 1024, *bytes, bytes / 1024, *bytes])))
+    profile(&HEAP, samples.iter().map(|(stack, bytes)| (*stack, vec![bytes / 1024, *bytes, bytes / 1024, *bytes])))
 }
 
 /// A goroutine profile.
@@ -17,7 +15,19 @@ pub fn goroutines(samples: &[(&[&str], i64)]) -> Profile {
     profile(&[("goroutine", "count")], samples.iter().map(|(stack, count)| (*stack, vec![*count])))
 }
 
+/// The bytes of a heap profile of which nothing is held any more.
+pub fn freed(stack: &[&str], bytes: i64) -> bytes::Bytes {
+    wire(&HEAP, std::iter::once((stack, vec![bytes / 1024, bytes, 0, 0]))).encode_to_vec().into()
+}
+
+const HEAP: [(&str, &str); 4] =
+    [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
+
 fn profile<'a>(types: &[(&str, &str)], samples: impl Iterator<Item = (&'a [&'a str], Vec<i64>)>) -> Profile {
+    read(&wire(types, samples).encode_to_vec(), MAX_INFLATED).expect("a profile")
+}
+
+fn wire<'a>(types: &[(&str, &str)], samples: impl Iterator<Item = (&'a [&'a str], Vec<i64>)>) -> proto::Profile {
     let mut wire = proto::Profile { string_table: vec![String::new()], period: 524_288, ..Default::default() };
     for (name, unit) in types {
         let kind = proto::ValueType { r#type: string(&mut wire, name), unit: string(&mut wire, unit) };
@@ -27,7 +37,7 @@ fn profile<'a>(types: &[(&str, &str)], samples: impl Iterator<Item = (&'a [&'a s
         let location_id = stack.iter().map(|text| frame(&mut wire, text)).collect();
         wire.sample.push(proto::Sample { location_id, value });
     }
-    read(&wire.encode_to_vec(), MAX_INFLATED).expect("a profile")
+    wire
 }
 
 fn string(wire: &mut proto::Profile, text: &str) -> i64 {

@@ -1,7 +1,7 @@
 //! The flame graph over HTTP: what it says, what is refused, and that one is read at a time.
 
 use super::*;
-use crate::pprof::testing::{encode, goroutines, heap};
+use crate::pprof::testing::{encode, freed, goroutines, heap};
 
 pub(super) const NOW: &str = "/api/profiles/f000000000000002/flame";
 const UNKNOWN: &str = "00112233445566ab";
@@ -13,6 +13,7 @@ pub(super) fn kept(id: &str) -> Bytes {
     match id {
         "f000000000000001" => encode(&heap(&[(leak, 4096), (steady, 65_536)])),
         "f000000000000002" => encode(&heap(&[(leak, 16_384), (steady, 65_536)])),
+        "f000000000000004" => freed(&["main.freed", "main.main"], 4096),
         "f000000000000003" => encode(&goroutines(&[(leak, 3)])),
         _ => Bytes::from_static(PROFILE),
     }
@@ -39,6 +40,8 @@ async fn a_profile_is_drawn_with_what_grew() {
         ],
     });
     assert_eq!(drawn, expected);
+    let ever = rig.json("/api/profiles/f000000000000004/flame?value=alloc_space").await;
+    assert_eq!((&ever["cells"][0]["value"], &ever["cells"][2]["name"]), (&json!(4096), &json!("main.freed")));
     let alone = rig.json(&format!("{NOW}?value=inuse_objects")).await;
     assert_eq!((&alone["cells"][0]["value"], &alone["compared"]), (&json!(80), &json!(false)));
     assert_eq!(alone["cells"][0].get("grew"), None);

@@ -284,6 +284,7 @@ fn spawn(
         saved: config.state.dir.is_some().then_some(saved),
     };
     let (plan, who) = changes.investigation.borrow().clone();
+    let reading = pipeline::ReadingPlace::default();
     let watch = pipeline::watch::Watch::new(detectors, config.watch.interval, wall_clock, watch_wires).of(who.clone());
     let wires = investigate::Wires {
         findings: findings_in,
@@ -296,6 +297,7 @@ fn spawn(
         runtime,
         settings: changes.investigation,
         incidents,
+        reading: reading.clone(),
         past: before.as_deref().map_or_else(Past::default, Past::new),
     };
     let investigation = investigate::Investigation::new(plan, who, wall_clock, wires);
@@ -345,7 +347,7 @@ fn spawn(
     }
     let health = kept::Health { server: bound.health, metrics, stop: stop.clone() };
     tasks.keep("health", stop.clone(), health);
-    let wires = page::Wires { store, asked };
+    let wires = page::Wires { store, asked, reading };
     tasks.keep("page", stop.clone(), kept::Page { server: bound.page, parts, wires, stop: stop.clone() });
     tasks.keep("reload", stop.clone(), Reload::new(start, hangup, owners, stop.clone()));
     Ok(())

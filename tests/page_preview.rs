@@ -4,6 +4,11 @@
 //! Needs Node, `playwright-core` (`npm ci` in `tests/browser`) and Chromium; without them it prints SKIPPED with why. With
 //! `OOMWATCH_PREVIEW_SECONDS` it goes on serving for a look by hand.
 
+#[path = "browser/profiles.rs"]
+mod profiles;
+#[path = "support/wire.rs"]
+mod wire;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use oomwatch::page::{PageServer, Settings};
 use oomwatch::pipeline::plan::Wish;
-use oomwatch::pipeline::{PullNow, StoreRequest, wall_clock};
+use oomwatch::pipeline::{PullNow, ReadingPlace, StoreRequest, wall_clock};
 use oomwatch::snapshot::{
     About, CulpritView, DegradedView, EvidenceView, IncidentView, MemoryView, OutputPart, ProfileView, ReadingPoint,
     Snapshots, StatsdPart, TargetView, TopContexts, TopName, WatchPart, rfc3339,
@@ -39,7 +44,7 @@ async fn the_page_names_the_leak_in_a_browser() {
     let missing = what_is_missing();
     match &missing {
         Some(why) => println!("SKIPPED: {why}"),
-        None => browse(rig.address, &["newStatsdBuffer", "--culprit", "statsd.newStatsdBuffer"]).await,
+        None => browse(rig.address, &["newStatsdBuffer", "--culprit", "statsd.newStatsdBuffer", "--flame"]).await,
     }
     linger().await;
 }
@@ -128,7 +133,7 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
             wish = Wish::Suppressed("cooldown");
         }
     });
-    let wires = oomwatch::page::Wires { store, asked };
+    let wires = oomwatch::page::Wires { store, asked, reading: ReadingPlace::default() };
     tasks.spawn(async move { server.run(parts, wires, CancellationToken::new()).await });
     tasks.spawn(async move {
         // The senders live as long as the page, or its parts would stand still.
@@ -138,7 +143,7 @@ async fn serve(now: f64, incidents: Vec<IncidentView>, watched: WatchPart, token
                 if id == GO_ON {
                     told_to_go_on.notify_one();
                 }
-                reply.send(Some(Bytes::from_static(b"\x1f\x8bas pulled"))).ok();
+                reply.send(Some(Bytes::from(profiles::kept(&id)))).ok();
             }
         }
     });

@@ -4,10 +4,11 @@
 //! loopback, where a browser may be steered by a foreign site: `guard` checks host, origin and token of every request.
 //! The health listener may stand on the pod's address and therefore shows nothing but two probes and numbers.
 //!
-//! Only what concerns profiles asks a task, with a time limit: `profiles`. Missing: the flame graph.
+//! Only what concerns profiles asks a task, with a time limit: `profiles`, and `flame`, which reads them.
 
 mod api;
 mod assets;
+mod flame;
 mod guard;
 pub mod health;
 mod http;

@@ -1,32 +1,36 @@
-//! `/api/profiles`: list them, hand one out, pull now, forget one. The only routes that ask a task, each with a time limit, and
-//! the only ones that change anything.
+//! `/api/profiles`: list them, hand one out, draw one, pull now, forget one. The only routes that ask a task, each with a time
+//! limit, and the only ones that change anything.
 //!
 //! A change needs the header `X-Oomwatch: 1` beside what [`super::guard`] asks of every request: a form of another site cannot
 //! set a header, and a script of another site may not without asking first, which is refused.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, Response, StatusCode, Uri};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::api;
 use super::http::{Body, answer as reply_with, refusal};
 use super::server::not_found;
+use super::{api, flame};
 use crate::pipeline::plan::Wish;
-use crate::pipeline::{PullNow, StoreRequest, StoredProfile};
+use crate::pipeline::{PullNow, ReadingPlace, StoreRequest, StoredProfile};
 use crate::snapshot::rfc3339;
 
 /// How long the store or the investigation may take before the page gives up.
-const PATIENCE: Duration = Duration::from_secs(5);
-const JSON: &str = "application/json";
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const JSON: &str = "application/json";
+pub(super) const SILENT: &str = "whoever knows does not answer: try again\n";
 
 /// Whom the page asks.
 #[derive(Clone, Debug)]
 pub struct Wires {
     pub store: mpsc::Sender<StoreRequest>,
     pub asked: mpsc::Sender<PullNow>,
+    /// Where profiles are read, shared with the investigation.
+    pub reading: ReadingPlace,
 }
 
 /// The methods beside GET and HEAD.
@@ -39,7 +43,13 @@ pub(super) fn takes(method: &Method, path: &str) -> bool {
 }
 
 /// Answers for the path after `/api/profiles`.
-pub(super) async fn answer(wires: &Wires, method: &Method, headers: &HeaderMap, path: &str) -> Response<Body> {
+pub(super) async fn answer(
+    wires: &Wires,
+    method: &Method,
+    headers: &HeaderMap,
+    uri: &Uri,
+    path: &str,
+) -> Response<Body> {
     let changes = method == Method::POST || method == Method::DELETE;
     if changes && headers.get("x-oomwatch").is_none_or(|value| value != "1") {
         return refusal(StatusCode::FORBIDDEN, "a change needs the header X-Oomwatch: 1\n");
@@ -49,22 +59,31 @@ pub(super) async fn answer(wires: &Wires, method: &Method, headers: &HeaderMap, 
         None if path.is_empty() => list(wires).await,
         Some(id) if is_id(id) && changes => forget(wires, id).await,
         Some(id) if is_id(id) => one(wires, id).await,
+        Some(rest) if !changes => match rest.strip_suffix("/flame") {
+            Some(id) if is_id(id) => flame::answer(wires, id, uri.query()).await,
+            _ => not_found(),
+        },
         _ => not_found(),
     }
 }
 
 /// `^[0-9a-f]{16}$`
-fn is_id(text: &str) -> bool {
+pub(super) fn is_id(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 async fn one(wires: &Wires, id: &str) -> Response<Body> {
-    let id_of = id.to_owned();
-    match ask(&wires.store, |reply| StoreRequest::Read { id: id_of, reply }).await {
+    match read(wires, id).await {
         Some(Some(bytes)) => attachment(id, reply_with(StatusCode::OK, "application/octet-stream", bytes)),
         Some(None) => not_found(),
         None => silent(),
     }
+}
+
+/// The profile as it was pulled; `Some(None)` when there is none of this id.
+pub(super) async fn read(wires: &Wires, id: &str) -> Option<Option<Bytes>> {
+    let id = id.to_owned();
+    ask(&wires.store, |reply| StoreRequest::Read { id, reply }).await
 }
 
 async fn list(wires: &Wires) -> Response<Body> {
@@ -111,7 +130,7 @@ async fn ask<Q, A>(to: &mpsc::Sender<Q>, question: impl FnOnce(oneshot::Sender<A
 }
 
 fn silent() -> Response<Body> {
-    refusal(StatusCode::SERVICE_UNAVAILABLE, "whoever knows does not answer: try again\n")
+    refusal(StatusCode::SERVICE_UNAVAILABLE, SILENT)
 }
 
 fn attachment(id: &str, mut response: Response<Body>) -> Response<Body> {

@@ -96,7 +96,7 @@ impl Page {
         }
         let path = request.uri().path();
         if let Some(path) = path.strip_prefix("/api/profiles") {
-            return profiles::answer(&self.wires, request.method(), request.headers(), path).await;
+            return profiles::answer(&self.wires, request.method(), request.headers(), request.uri(), path).await;
         }
         if let Some((kind, bytes)) = assets::find(path) {
             return answer(StatusCode::OK, kind, bytes);
@@ -159,7 +159,7 @@ pub(super) fn not_found() -> Response<Body> {
 }
 
 /// The first value of a query parameter, as written.
-fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+pub(super) fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     query?.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 

@@ -1,6 +1,7 @@
 //! Both listeners over raw TCP, as a hostile or clumsy client would use them.
 
 mod connections;
+mod flame;
 mod profiles;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::http::{CONNECTIONS, HEADER_TIME};
 use super::{HealthServer, PageServer, Settings, Wires};
 use crate::pipeline::plan::Wish;
-use crate::pipeline::{PullNow, StoreRequest, StoredProfile};
+use crate::pipeline::{PullNow, ReadingPlace, StoreRequest, StoredProfile};
 use crate::snapshot::{
     About, DegradedView, IncidentView, MemoryView, OutputPart, ReadingPoint, Snapshots, StatsdPart, TopContexts,
     TopName, WatchPart,
@@ -37,6 +38,7 @@ struct Rig {
     watch: watch::Sender<Arc<WatchPart>>,
     incidents: watch::Sender<Arc<Vec<IncidentView>>>,
     _statsd: watch::Sender<Arc<StatsdPart>>,
+    reading: ReadingPlace,
     tasks: JoinSet<()>,
 }
 
@@ -67,11 +69,12 @@ impl Rig {
         let (store, requests) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         let (asked, wishes) = mpsc::channel(1);
-        let (wires, until) = (Wires { store, asked }, stop.clone());
+        let reading = ReadingPlace::default();
+        let (wires, until) = (Wires { store, asked, reading: reading.clone() }, stop.clone());
         tasks.spawn(async move { server.run(parts, wires, until).await });
         tasks.spawn(store_of_all_but_one(requests));
         tasks.spawn(one_round_then_a_cool_down(wishes));
-        Self { address, stop, watch, incidents, _statsd: statsd, tasks }
+        Self { address, stop, watch, incidents, _statsd: statsd, reading, tasks }
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -97,7 +100,7 @@ async fn store_of_all_but_one(mut requests: mpsc::Receiver<StoreRequest>) {
     let known = |id: &str| id != "00112233445566ab";
     while let Some(request) = requests.recv().await {
         match request {
-            StoreRequest::Read { id, reply } => drop(reply.send(known(&id).then(|| Bytes::from_static(PROFILE)))),
+            StoreRequest::Read { id, reply } => drop(reply.send(known(&id).then(|| flame::kept(&id)))),
             StoreRequest::Forget { id, reply } => drop(reply.send(known(&id))),
             StoreRequest::List { reply } => drop(reply.send(vec![StoredProfile {
                 id: "0123456789abcdef".into(),
@@ -317,7 +320,7 @@ async fn every_answer_carries_the_security_headers() {
 async fn with_a_token_data_is_told_to_its_bearer_only() {
     let rig = Rig::start_with(Some("secret")).await;
     assert_eq!(rig.get("/").await.status, 200);
-    for path in ["/api/status", "/api/stream", "/api/profiles/00112233445566aa", "/api/nothing"] {
+    for path in ["/api/status", "/api/stream", "/api/profiles/00112233445566aa", flame::NOW, "/api/nothing"] {
         assert_eq!(rig.get(path).await.status, 401, "{path}");
     }
     let bearer =

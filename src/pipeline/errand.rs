@@ -13,7 +13,8 @@ use super::incident::KeptProfile;
 use super::ledger::Ledger;
 use super::plan::{Now, Purpose, Step};
 use super::{
-    Figures, Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, WallClock,
+    Figures, Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, ReadingPlace,
+    StoreRequest, WallClock,
 };
 use crate::pprof::{Dump, Profile, dump};
 
@@ -112,6 +113,7 @@ pub(super) struct Errand {
     pub baselines: Baselines,
     pub round: Round,
     pub figures: Figures,
+    pub reading: ReadingPlace,
 }
 
 impl Errand {
@@ -167,7 +169,9 @@ impl Errand {
     /// Reads a dump and names with it; the text ends here.
     async fn read_dump(self, text: bytes::Bytes, took: Duration) -> Done {
         let step = self.step;
+        let place = self.reading.take().await;
         let work = move || {
+            let _place = place;
             let dump = Arc::new(dump::read(&text));
             let material = self.material(Some(dump.clone()));
             (dump, material.map(|material| compare::compare(&material)))
@@ -189,7 +193,9 @@ impl Errand {
 
     /// Reads and compares on a blocking thread.
     async fn read(mut self, bytes: bytes::Bytes) -> (Option<Result<u64, String>>, Option<Result<Compared, String>>) {
+        let place = self.reading.take().await;
         let work = move || {
+            let _place = place;
             let heap = self.step.kind.is_heap().then(|| compare::read_heap(&bytes));
             let of_read =
                 |heap: &Result<Profile, String>| heap.as_ref().map_err(Clone::clone).and_then(compare::live_heap);

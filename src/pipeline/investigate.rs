@@ -248,6 +248,7 @@ impl Investigation {
             baselines: self.baselines.clone(),
             round: self.round.clone(),
             figures: self.ledger.figures.clone(),
+            reading: self.wires.reading.clone(),
         };
         self.work = Some(Box::pin(errand.run()));
     }

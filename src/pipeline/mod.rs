@@ -40,8 +40,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub use profiles::{
-    Index, NewProfile, Pin, ProfileKind, PullFailed, PullNow, PullReply, PullRequest, Pulled, StoreRequest,
-    StoredProfile,
+    Index, NewProfile, Pin, ProfileKind, PullFailed, PullNow, PullReply, PullRequest, Pulled, ReadingPlace,
+    StoreRequest, StoredProfile,
 };
 pub use pulls::Answers;
 pub use rollup::Rollup;

@@ -1,10 +1,29 @@
 //! The messages about profiles: asking the app for one, keeping it, handing it out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::plan::Wish;
+
+/// The one place for who reads profiles: a pair of them takes up to 24 MiB, and an investigation and the page that did so at once
+/// would not fit below the sidecar's limit. Whoever reads holds it until what was read is dropped.
+#[derive(Clone, Debug)]
+pub struct ReadingPlace(Arc<Semaphore>);
+
+impl Default for ReadingPlace {
+    fn default() -> ReadingPlace {
+        ReadingPlace(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl ReadingPlace {
+    /// Waits for those who asked before.
+    pub async fn take(&self) -> OwnedSemaphorePermit {
+        self.0.clone().acquire_owned().await.expect("the place is never closed")
+    }
+}
 
 /// A profile of the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

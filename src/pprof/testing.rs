@@ -13,10 +13,8 @@ pub fn heap(samples: &[(&[&str], i64)]) -> Profile {
 
 /// A heap profile of Go of bytes (allocated in all, in use).
 pub fn heap_of(samples: &[(&[&str], [i64; 2])]) -> Profile {
-    let types =
-        [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
     let values = |[all, held]: [i64; 2]| vec![all / 1024, all, held / 1024, held];
-    profile(&types, samples.iter().map(|(stack, bytes)| (*stack, values(*bytes))))
+    profile(&HEAP, samples.iter().map(|(stack, bytes)| (*stack, values(*bytes))))
 }
 
 /// A goroutine profile.
@@ -24,7 +22,19 @@ pub fn goroutines(samples: &[(&[&str], i64)]) -> Profile {
     profile(&[("goroutine", "count")], samples.iter().map(|(stack, count)| (*stack, vec![*count])))
 }
 
+/// The bytes of a heap profile of which nothing is held any more.
+pub fn freed(stack: &[&str], bytes: i64) -> bytes::Bytes {
+    wire(&HEAP, std::iter::once((stack, vec![bytes / 1024, bytes, 0, 0]))).encode_to_vec().into()
+}
+
+const HEAP: [(&str, &str); 4] =
+    [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
+
 fn profile<'a>(types: &[(&str, &str)], samples: impl Iterator<Item = (&'a [&'a str], Vec<i64>)>) -> Profile {
+    read(&wire(types, samples).encode_to_vec(), MAX_INFLATED).expect("a profile")
+}
+
+fn wire<'a>(types: &[(&str, &str)], samples: impl Iterator<Item = (&'a [&'a str], Vec<i64>)>) -> proto::Profile {
     let mut wire = proto::Profile { string_table: vec![String::new()], period: 524_288, ..Default::default() };
     for (name, unit) in types {
         let kind = proto::ValueType { r#type: string(&mut wire, name), unit: string(&mut wire, unit) };
@@ -34,7 +44,7 @@ fn profile<'a>(types: &[(&str, &str)], samples: impl Iterator<Item = (&'a [&'a s
         let location_id = stack.iter().map(|text| frame(&mut wire, text)).collect();
         wire.sample.push(proto::Sample { location_id, value });
     }
-    read(&wire.encode_to_vec(), MAX_INFLATED).expect("a profile")
+    wire
 }
 
 fn string(wire: &mut proto::Profile, text: &str) -> i64 {

@@ -1,10 +1,11 @@
 // Looks at the page as a person does, in a real Chromium, and fails on the first thing that is not so.
 //
-//   node page.mjs URL OUTPUT_DIR VERDICT [--culprit FUNCTION] [--name PREFIX] [--token TOKEN] [--later VERDICT]
+//   node page.mjs URL OUTPUT_DIR VERDICT [--culprit FUNCTION] [--name PREFIX] [--token TOKEN] [--later VERDICT] [--flame]
 //
 // VERDICT is a part of the sentence that must be visible. With --culprit the table must name it, and its stack must open by
-// keyboard. With --later the verdict must come to say that without a reload. Screenshots: light, dark and 360 px wide, as
-// OUTPUT_DIR/PREFIX-*.png.
+// keyboard. With --later the verdict must come to say that without a reload. With --flame the flame graph of the newest heap
+// against the baseline must be drawn, and be usable by mouse and by keyboard. Screenshots: light, dark and 360 px wide, as
+// OUTPUT_DIR/PREFIX-*.png; of the graph light and dark, 1280 and 400 px wide.
 
 import { mkdir, readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
@@ -12,7 +13,7 @@ import { chromium } from "playwright-core";
 
 const { values: options, positionals: [url, output, verdict] } = parseArgs({
   allowPositionals: true,
-  options: { culprit: { type: "string" }, name: { type: "string", default: "page" }, token: { type: "string" }, later: { type: "string" } },
+  options: { culprit: { type: "string" }, name: { type: "string", default: "page" }, token: { type: "string" }, later: { type: "string" }, flame: { type: "boolean" } },
 });
 if (!url || !output || !verdict) throw new Error("usage: page.mjs URL OUTPUT_DIR VERDICT [--culprit FUNCTION] [--name PREFIX] [--token TOKEN] [--later VERDICT]");
 
@@ -107,7 +108,7 @@ async function checkPull(page) {
 
 /** Tab from the top must come by everything that can be used, each time with a visible outline. */
 async function checkKeyboard(page) {
-  const all = await page.evaluate(() => [...document.querySelectorAll("a[href], button, [tabindex='0']")]
+  const all = await page.evaluate(() => [...document.querySelectorAll("a[href], button, select, [tabindex='0']")]
     .filter((element) => element.checkVisibility({ visibilityProperty: true })).length);
   await page.evaluate(() => document.activeElement?.blur());
   const seen = await page.evaluateHandle(() => new Set());
@@ -146,6 +147,105 @@ async function checkLive({ page, lists }, later) {
   check(await told.waitFor({ timeout: DEADLINE }).then(() => true, () => false), `the verdict turns to "${later}" by itself`);
 }
 
+const cells = (page) => page.locator("#flame .flame-cell");
+const cell = (page, name) => page.locator(name === "all" ? "#flame [data-cell='0']" : `#flame [aria-label*="${name}: "]`).first();
+const widthOf = async (locator) => (await locator.boundingBox())?.width ?? 0;
+const until = async (condition) => {
+  const end = Date.now() + DEADLINE;
+  while (Date.now() < end) {
+    if (await condition()) return true;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return false;
+};
+const held = (locator, condition) => until(async () => condition(await widthOf(locator)));
+
+/** Nothing is read before somebody asks; then the newest heap is drawn against the baseline. */
+async function openFlame(page) {
+  const asked = [];
+  page.on("request", (request) => request.url().includes("/flame") && asked.push(request.url()));
+  check(await page.locator("#flame").isVisible() && await cells(page).count() === 0, "the flame graph is offered and not drawn");
+  await page.locator("#flame button.open").focus();
+  await page.keyboard.press("Enter");
+  const isDrawn = await cells(page).first().waitFor({ timeout: DEADLINE }).then(() => true, () => false);
+  check(isDrawn, "Enter has the flame graph drawn");
+  if (!isDrawn) throw new Error(`there is no flame graph: ${await page.locator("#flame").innerText()}`);
+  check(asked.length === 1 && asked[0].includes("/9c40e1b7a2d35f68/flame?base=02f8b6d4e17ca935"), `it is asked for once: ${asked}`);
+}
+
+async function checkFlame(page) {
+  const graph = page.locator("#flame .flame-graph");
+  const whole = await widthOf(graph);
+  const leaf = cell(page, "statsd.newStatsdBuffer");
+  check(await cells(page).count() > 15, `the graph has ${await cells(page).count()} cells`);
+  check(Math.abs(await widthOf(cell(page, "all")) - whole) < 2, "the root is as wide as the graph");
+  const share = await widthOf(leaf) / whole;
+  check(share > 0.7 && share < 0.85, `the culprit is as wide as what it holds (${share.toFixed(2)})`);
+  check(await leaf.getAttribute("data-heat") === "3" && await leaf.getAttribute("data-path") === "true", "the culprit is warm and its path marked");
+  check(await cell(page, "main.handleJob").getAttribute("data-path") === "true", "so is who made it");
+  const label = await leaf.getAttribute("aria-label");
+  check(/datadog-go\/v5\/statsd\.newStatsdBuffer: 149 MiB \(\d+ % of all\) · \+149 MiB \(\d+ % of the growth\) · on the culprit's path/.test(label ?? ""), `its label says all: ${label}`);
+  const cache = await cell(page, "main.warmCache").getAttribute("aria-label");
+  check(cache?.includes("−9 MiB") && Number(await cell(page, "main.warmCache").getAttribute("data-heat")) < 0, `what shrank is cool and says so: ${cache}`);
+  await checkFlameZoom(page, whole);
+  await checkFlameKeys(page, whole);
+  await checkFlameChoice(page, whole);
+}
+
+async function checkFlameZoom(page, whole) {
+  const zoomed = cell(page, "main.main");
+  await zoomed.click();
+  check(await held(zoomed, (width) => Math.abs(width - whole) < 2), "a click makes a cell as wide as the graph");
+  check(await cell(page, "main.warmCache").isVisible() && !(await cell(page, "statsd.newStatsdBuffer").isVisible()), "what is not below it is gone");
+  check((await page.locator("#flame .flame-told").innerText()).includes("main.main"), "the line below tells of it");
+  await page.keyboard.press("Escape");
+  check(await held(zoomed, (width) => width < whole / 2), "Escape shows the whole");
+}
+
+async function checkFlameKeys(page, whole) {
+  await cell(page, "all").focus();
+  for (const key of ["ArrowDown", "ArrowDown", "ArrowRight", "ArrowLeft", "ArrowDown"]) await page.keyboard.press(key);
+  const at = () => page.evaluate(() => document.activeElement?.getAttribute("aria-label") ?? "");
+  check((await at()).startsWith("main.handleJob: "), `arrows go from call to call: ${await at()}`);
+  await page.keyboard.press("Enter");
+  check(await held(cell(page, "main.handleJob"), (width) => Math.abs(width - whole) < 2), "Enter zooms");
+  check((await at()).startsWith("main.handleJob: "), "and the focus stays");
+  await page.keyboard.press("Escape");
+  check((await at()).startsWith("all: "), "Escape goes back to the root");
+  check(await page.locator("#flame .flame-cell[tabindex='0']").count() === 1, "the graph is one stop of Tab");
+}
+
+async function checkFlameChoice(page, whole) {
+  const select = (label) => page.locator("#flame label").filter({ hasText: label }).locator("select");
+  await select("Width").selectOption("growth");
+  check(await held(cell(page, "main.warmCache"), (width) => width > 0 && width < whole / 2), "by growth what shrank has its width too");
+  await select("Compared").selectOption("");
+  check(await until(async () => await cells(page).count() > 15 && await page.locator("#flame .flame-cell:not([data-heat='0'])").count() === 0), "without a base nothing is warm");
+  await select("Profile").selectOption("1be07a55c94d20f3");
+  check(await cell(page, "statsd.(*Client).watch").waitFor({ timeout: DEADLINE }).then(() => true, () => false), "goroutines are drawn");
+  check((await cell(page, "all").getAttribute("aria-label"))?.includes("945"), "in numbers of them");
+  await select("Profile").selectOption("9c40e1b7a2d35f68");
+  await cell(page, "statsd.newStatsdBuffer").waitFor({ timeout: DEADLINE });
+}
+
+/** How the graph looks, for a person to judge; it follows the window and the scheme. */
+async function pictureFlame(browser) {
+  const { context, page, complaints } = await open(browser, { scheme: "light", width: 1280 });
+  await openFlame(page);
+  for (const [colorScheme, width] of [["light", 1280], ["dark", 1280], ["light", 400], ["dark", 400]]) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize({ width, height: 900 });
+    const fits = async () => Math.abs(await widthOf(cell(page, "all")) - await widthOf(page.locator("#flame .flame-graph"))) < 2;
+    check(await until(fits), `flame ${width}: the graph fits the window`);
+    await cell(page, "main.handleJob").hover();
+    await page.locator("#flame").screenshot({ path: `${output}/${options.name}-flame-${colorScheme}-${width}.png` });
+    await checkCalm(`flame ${colorScheme} ${width}`, page, complaints);
+  }
+  const selects = await page.locator("#flame select").evaluateAll((all) => all.every((one) => one.getBoundingClientRect().right <= innerWidth));
+  check(selects, "the choices fit");
+  await context.close();
+}
+
 await mkdir(output, { recursive: true });
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
 try {
@@ -159,6 +259,10 @@ try {
         await checkCulprit(page, options.culprit);
         await checkDownload(page);
       }
+      if (options.flame) {
+        await openFlame(page);
+        await checkFlame(page);
+      }
       await checkKeyboard(page);
       await checkDeepLink(page);
     }
@@ -167,6 +271,7 @@ try {
     if (look.name === "light" && options.culprit) await checkPull(page);
     await context.close();
   }
+  if (options.flame) await pictureFlame(browser);
 } finally {
   await browser.close();
 }

@@ -1,5 +1,7 @@
 // The API's shapes, and how the page follows them: one stream of events, and polling while that is not to be had.
 
+import type { Flame } from "./flame";
+
 export interface Degraded { what: string; why: string; fix: string }
 export interface Status {
   version: string;
@@ -57,6 +59,16 @@ export async function pullNow(): Promise<string> {
   const headers: Record<string, string> = { "X-Oomwatch": "1", ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   const response = await fetch("/api/profiles", { method: "POST", headers });
   return response.ok ? "Pulling: heap and goroutines follow in a moment" : `Not now: ${(await response.text()).trim()}`;
+}
+
+/** A profile as a flame graph. Why there is none is told in the sidecar's own words. */
+export async function askFlame(id: string, base: string, value: string, signal: AbortSignal): Promise<Flame> {
+  const query = new URLSearchParams(Object.entries({ base, value }).filter(([, text]) => text !== ""));
+  const token = sessionStorage.getItem(TOKEN);
+  const headers: Record<string, string> = token ? { Authorization: `Bearer ${token}` } : {};
+  const response = await fetch(`/api/profiles/${encodeURIComponent(id)}/flame?${query}`, { headers, signal, cache: "no-store" });
+  if (!response.ok) throw new Error((await response.text()).trim() || `No graph: ${response.status}`);
+  return (await response.json()) as Flame;
 }
 
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {

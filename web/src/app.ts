@@ -4,6 +4,7 @@ import { follow, get, keepToken, NeedsToken, readings as askReadings } from "./a
 import type { Contexts, Incident, Reading, Status } from "./api";
 import { MemoryChart, Multiples } from "./chart";
 import { byId, h } from "./dom";
+import { showFlame } from "./flame-panel";
 import { showCulprits, showDegraded, showEvidence, showFigures, showFrame, showIncidents, showPipeline, showProfiles, showVerdict } from "./panels";
 import { subject } from "./verdict";
 
@@ -38,6 +39,7 @@ function show(status: Status): void {
   chart.show(readings, status, incident);
   multiples.show(readings);
   showCulprits(incident);
+  showFlame(incident);
   showEvidence(incident);
   showProfiles(incident);
   showIncidents(incidents, incident);

@@ -85,6 +85,7 @@ impl Rig {
             runtime,
             settings: changes,
             incidents,
+            reading: crate::pipeline::ReadingPlace::default(),
             past: Past::default(),
         };
         let mut tasks = JoinSet::new();

@@ -7,7 +7,9 @@ use tokio::sync::{mpsc, watch};
 use crate::pipeline::past::Past;
 use crate::pipeline::plan::Settings;
 use crate::pipeline::words::Identity;
-use crate::pipeline::{Finding, Outgoing, OwnMetric, PullNow, PullRequest, Runtime, StoreRequest, Upload};
+use crate::pipeline::{
+    Finding, Outgoing, OwnMetric, PullNow, PullRequest, ReadingPlace, Runtime, StoreRequest, Upload,
+};
 use crate::snapshot::IncidentView;
 
 /// The channels of the investigation.
@@ -26,6 +28,8 @@ pub struct Wires {
     /// Other settings of the plan, and who we are, after a reload.
     pub settings: watch::Receiver<(Settings, Identity)>,
     pub incidents: watch::Sender<Arc<Vec<IncidentView>>>,
+    /// Shared with the page.
+    pub reading: ReadingPlace,
     /// The stories of the sidecar before this one.
     pub past: Past,
 }

@@ -34,7 +34,7 @@ use crate::pipeline::{self, OwnMetric, Rollup, Runtime, StopTime, investigate, w
 use crate::sink::state::{self as state_file, StateFile};
 use crate::sink::{agent::Agent, intake::Intake, last_partial, none::Discard, store::Store, upload::Uploader};
 use crate::snapshot::{OutputPart, Snapshots, StatsdPart, WatchPart};
-use crate::source::puller::Puller;
+use crate::source::{puller::Puller, sampler};
 use crate::{aggregate::Aggregator, detect::Detectors, page, telemetry};
 
 use bind::Bound;
@@ -266,7 +266,10 @@ fn spawn(
 
     let puller = Puller::new(&settings::puller(config))?;
     let sampling = kept::Sampling {
-        settings: settings::sampler(config, &bound, puller.local_port()),
+        settings: sampler::Settings {
+            before: before.as_deref().and_then(|saved| saved.target),
+            ..settings::sampler(config, &bound, puller.local_port())
+        },
         began: Instant::now(),
         out: observations,
         pace: pace_in,

@@ -152,6 +152,11 @@ pub struct DegradedView {
 pub struct IncidentView {
     pub id: String,
     pub kind: &'static str,
+    /// The kind that its events go under, and the name of the app: for the state file.
+    #[serde(skip)]
+    pub opened_as: &'static str,
+    #[serde(skip)]
+    pub app: String,
     pub severity: &'static str,
     pub opened_at: String,
     pub closed_at: Option<String>,

@@ -81,7 +81,7 @@ catalogue! {
     APP_TIME_TO_LIMIT: "oomwatch.app.memory.time_to_limit", Gauge, Seconds, "", datadog, "Time until the limit at the present growth; absent while memory does not grow.";
     APP_THREADS: "oomwatch.app.threads", Gauge, None, "", datadog, "OS threads of the app.";
     APP_GOROUTINES: "oomwatch.app.goroutines", Gauge, None, "", datadog, "Goroutines, from the index page of the app's pprof endpoint.";
-    APP_HEAP: "oomwatch.app.heap", Gauge, Bytes, "", datadog, "Live Go heap, as the last profile told.";
+    APP_HEAP: "oomwatch.app.heap", Gauge, Bytes, "", datadog, "Live Go heap, as the last profile told; none once three regular pulls are missing.";
     APP_FDS: "oomwatch.app.fds", Gauge, None, "", datadog, "Open file descriptors of the app.";
     APP_STATSD_CLIENTS: "oomwatch.app.statsd_clients", Gauge, None, "", datadog, "Live StatsD clients: sockets of the app that are connected to our port or Unix sockets.";
     APP_RESTARTS: "oomwatch.app.restarts", Count, None, "", datadog, "Restarts of the app seen since the sidecar started.";

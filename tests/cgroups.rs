@@ -293,7 +293,7 @@ fn seen(looker: &mut Looker, second: u64) -> Seen {
         limit: mib(reading.limit_bytes),
         source: limit_source,
         memory: mib(reading.memory_bytes),
-        kills: oom_kills,
+        kills: oom_kills.map(|kills| kills.count),
         gone,
     }
 }

@@ -20,6 +20,9 @@ const LIMIT: u64 = 64 << 20;
 /// From the last second in which it worked to the alarm.
 const PROMISED: Duration = Duration::from_secs(15);
 
+/// In so long it is told by a sidecar that has never heard the app, and a bit.
+const UNHEARD: Duration = Duration::from_secs(12);
+
 fn app() -> PathBuf {
     go_build("tests/frozen", "./...", "frozen").join("frozen")
 }
@@ -66,11 +69,12 @@ fn cgroup(test: &str) -> Option<Cgroup> {
     }
 }
 
-fn sidecar(intake: &FakeIntake, app: &Frozen, pprof: &str) -> Sidecar {
+fn sidecar(intake: &FakeIntake, app: &Frozen, pprof: &str, state: &Path) -> Sidecar {
     let settings = format!(
-        "[datadog]\nurl = \"{}\"\nhostname = \"node-1\"\n[watch]\npid = {}\n[profile]\nurl = \"{pprof}\"\n",
+        "[datadog]\nurl = \"{}\"\nhostname = \"node-1\"\n[watch]\npid = {}\n[profile]\nurl = \"{pprof}\"\n[state]\ndir = \"{}\"\n",
         intake.url(),
-        app.0.0.id()
+        app.0.0.id(),
+        state.display()
     );
     Sidecar::start(&settings, &[("DD_API_KEY", "key")])
 }
@@ -89,7 +93,8 @@ async fn an_app_that_hangs_at_its_limit_is_told_within_fifteen_seconds() {
 fn freeze(cgroup: &Cgroup, intake: &FakeIntake) {
     let dir = disk();
     let (mut app, pprof) = Frozen::start(cgroup, dir.path(), &["freeze", "32", "56"]);
-    let sidecar = sidecar(intake, &app, &pprof);
+    let state = tempfile::tempdir().unwrap();
+    let mut sidecar = sidecar(intake, &app, &pprof, state.path());
     app.begin(&sidecar);
     // It says more than a hundred times a second that it works, and a few times at most when it is frozen.
     let (mut heard, mut looked, mut spoke) = (0, Instant::now(), Instant::now());
@@ -123,7 +128,27 @@ fn freeze(cgroup: &Cgroup, intake: &FakeIntake) {
     });
     assert!(event["tags"].as_array().unwrap().contains(&"oomwatch_kind:freeze".into()), "{event}");
     assert!(!cgroup.has_killed());
+    assert!(sidecar.terminate().success());
+    let next = self::sidecar(intake, &app, &pprof, state.path());
+    goes_on(&next, &told, cgroup);
+    let told = intake.seen().events().iter().filter(|it| it["title"] == event["title"]).count();
+    assert_eq!(told, 1, "{:?}", intake.seen().events());
     drop(app);
+}
+
+/// One freeze is one incident, whoever watches. The kernel may kill in the end after all, and then that is its end.
+fn goes_on(next: &Sidecar, told: &Value, cgroup: &Cgroup) {
+    wait_for(Duration::from_secs(60), "the story", || (!next.incidents().is_empty()).then_some(()));
+    let until = Instant::now() + UNHEARD;
+    while Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(500));
+        let incidents = next.incidents();
+        let open: Vec<&Value> = incidents.iter().filter(|it| it["kind"] == "freeze").collect();
+        let [one] = open[..] else { panic!("{incidents:?}") };
+        let stands = one["closed_at"].is_null() || cgroup.has_killed();
+        assert!(one["id"] == told["id"] && stands, "{incidents:?}");
+    }
+    assert!(!next.log().contains("kind=Freeze"), "{}", next.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,6 +161,12 @@ async fn an_app_that_reads_through_a_mapped_file_at_its_limit_is_left_in_peace()
     look_alike("scans", "scan").await;
 }
 
+/// Its job is done and it is silent; it serves no pprof; and all over a mapped file is read at its limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_has_fallen_silent_beside_a_scan_is_left_in_peace() {
+    look_alike("idles", "idle").await;
+}
+
 async fn look_alike(test: &'static str, mode: &'static str) {
     let Some(cgroup) = cgroup(test) else { return };
     let intake = FakeIntake::start().await;
@@ -145,11 +176,16 @@ async fn look_alike(test: &'static str, mode: &'static str) {
 fn is_left_in_peace(cgroup: &Cgroup, intake: &FakeIntake, mode: &str) {
     let dir = disk();
     let (mut app, pprof) = Frozen::start(cgroup, dir.path(), &[mode, "256", "0"]);
-    let sidecar = sidecar(intake, &app, &pprof);
+    let pprof = if mode == "idle" { "http://127.0.0.1:1/debug/pprof".to_owned() } else { pprof };
+    let sidecar = sidecar(intake, &app, &pprof, &dir.path().join("state"));
     app.begin(&sidecar);
+    if mode == "idle" {
+        wait_for(Duration::from_secs(60), "the app has spoken", || (datagrams(&sidecar) > 100).then_some(()));
+    }
     let reclaims = cgroup.reclaims();
     wait_for(Duration::from_secs(60), "the app at its limit", || (cgroup.reclaims() > reclaims + 500).then_some(()));
-    let (reclaims, until) = (cgroup.reclaims(), Instant::now() + Duration::from_secs(25));
+    let looked_at = Duration::from_secs(if mode == "idle" { 15 } else { 25 });
+    let (reclaims, until) = (cgroup.reclaims(), Instant::now() + looked_at);
     while Instant::now() < until {
         std::thread::sleep(Duration::from_millis(500));
         assert_eq!(sidecar.incidents(), Vec::<Value>::new(), "{}", sidecar.log());

@@ -318,6 +318,8 @@ fn named(now: f64) -> IncidentView {
     IncidentView {
         id: "5b1f0c2ad97e4410".into(),
         kind: "memory_growth",
+        opened_as: "memory_growth",
+        app: "worker".into(),
         severity: "warn",
         opened_at: rfc3339(now - 301.0),
         closed_at: None,

@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use support::cgroup::Cgroup;
+use support::intake::FakeIntake;
 use support::{Kept, Sidecar, have, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -33,6 +35,17 @@ impl App {
         App(Kept(python.args(["-c", HOG]).stdin(Stdio::piped()).spawn().unwrap()))
     }
 
+    /// In the cgroup, beside a process that outlives it and so keeps the cgroup.
+    fn start_in(cgroup: &Cgroup) -> (App, Kept) {
+        let enter = "echo $$ > \"$0\" && exec \"$@\"";
+        let bash = |arguments: &[&str]| {
+            let mut bash = Command::new("bash");
+            bash.args(["-c", enter]).arg(cgroup.procs()).args(arguments).stdin(Stdio::piped());
+            Kept(bash.spawn().unwrap())
+        };
+        (App(bash(&["python3", "-c", HOG])), bash(&["sleep", "600"]))
+    }
+
     fn grow(&mut self, mebibytes: u32) {
         writeln!(self.0.0.stdin.as_mut().unwrap(), "{mebibytes}").unwrap();
     }
@@ -51,6 +64,102 @@ fn sidecar(app: &App, dir: &Path) -> Sidecar {
         dir.display()
     );
     Sidecar::start(&settings, &[])
+}
+
+/// Its events go to this intake, and the limit is the cgroup's where there is one.
+fn telling(app: &App, dir: &Path, intake: &FakeIntake, limit: &str) -> Sidecar {
+    let settings = format!(
+        "[datadog]\nurl = \"{}\"\nservice = \"worker\"\nhostname = \"node-1\"\n[watch]\npid = {}\nlimit = \"{limit}\"\n\
+         interval = \"500ms\"\n[alert]\nstartup_grace = \"0s\"\n[profile]\nurl = \"http://127.0.0.1:1/debug/pprof\"\n\
+         [state]\ndir = \"{}\"\n",
+        intake.url(),
+        app.0.0.id(),
+        dir.display()
+    );
+    Sidecar::start(&settings, &[("DD_API_KEY", "key")])
+}
+
+/// The events so far, and how many they are once there are at least so many.
+fn events(intake: &FakeIntake, least: usize) -> Vec<Value> {
+    wait_for(SOON, "an event", || {
+        let seen: Vec<Value> = intake.seen().events().into_iter().cloned().collect();
+        (seen.len() >= least).then_some(seen)
+    })
+}
+
+/// A story is told until the sidecar is stopped; meanwhile `end` befalls the app; and the next sidecar ends the story. Gives the
+/// story and its events.
+fn ends_while_nobody_looks(
+    mut app: App,
+    limit: &str,
+    intake: &FakeIntake,
+    end: impl Fn(&mut App),
+) -> (Value, Vec<Value>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = telling(&app, dir.path(), intake, limit);
+    wait_for(SOON, "the app", || (memory_mib(&first) > 0).then_some(()));
+    app.grow(150);
+    let told = wait_for(SOON, "the alarm", || first.incidents().into_iter().find(|it| it["severity"] == "crit"));
+    let before = events(intake, 1).len();
+    assert!(first.terminate().success());
+    end(&mut app);
+
+    let mut second = telling(&app, dir.path(), intake, limit);
+    let over = wait_for(SOON, "the end", || second.incidents().into_iter().find(|it| !it["closed_at"].is_null()));
+    assert_eq!((&over["id"], &over["opened_at"]), (&told["id"], &told["opened_at"]));
+    let events = events(intake, before + 1);
+    assert!(events.iter().all(|event| event["aggregation_key"] == events[0]["aggregation_key"]), "{events:?}");
+    assert!(second.terminate().success());
+    let third = telling(&app, dir.path(), intake, limit);
+    let history = wait_for(SOON, "the history", || Some(third.incidents()).filter(|it| !it.is_empty()));
+    assert_eq!((history.len(), &history[0]), (1, &over), "it has ended once");
+    (over, events)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_story_whose_process_went_while_the_sidecar_was_away_is_ended_at_the_first_look() {
+    if !have("python3", "state") {
+        return;
+    }
+    let intake = FakeIntake::start().await;
+    let ended = move || ends_while_nobody_looks(App::start(), "256MiB", &intake, App::end);
+    let (over, events) = tokio::task::spawn_blocking(ended).await.unwrap();
+    assert_eq!(over["state"], "recovered", "{over}");
+    let verdict = over["verdict"].as_str().unwrap();
+    assert!(verdict.contains("gone when the sidecar came back, and why is not known"), "{verdict}");
+    let last = events.last().unwrap();
+    assert_eq!(last["alert_type"], "success", "{last}");
+    assert!(last["title"].as_str().unwrap().contains("why is not known"), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_that_its_cgroup_counted_meanwhile_is_told_as_one() {
+    let test = "a_kill_while_the_sidecar_is_away";
+    if !have("python3", test) {
+        return;
+    }
+    let cgroup = match Cgroup::new("state", 256 << 20) {
+        Ok(cgroup) => cgroup,
+        Err(why) => {
+            assert!(std::env::var_os("CI").is_none(), "{test}: {why}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+            return;
+        }
+    };
+    let intake = FakeIntake::start().await;
+    let killed = move || {
+        let (app, _beside) = App::start_in(&cgroup);
+        ends_while_nobody_looks(app, "auto", &intake, |app| {
+            app.grow(400);
+            app.0.0.wait().unwrap();
+            assert!(cgroup.has_killed());
+        })
+    };
+    let (over, events) = tokio::task::spawn_blocking(killed).await.unwrap();
+    assert_eq!(over["state"], "killed", "{over}");
+    let last = events.last().unwrap();
+    assert_eq!(last["alert_type"], "error", "{last}");
+    assert!(last["title"].as_str().unwrap().contains("was OOM-killed"), "{last}");
 }
 
 fn memory_mib(sidecar: &Sidecar) -> u64 {

@@ -70,6 +70,15 @@ impl Churn {
         self.standing.clear(at)
     }
 
+    pub fn severity(&self) -> Option<Severity> {
+        self.standing.severity()
+    }
+
+    /// What stood when another sidecar watched goes on until it is seen to have ended.
+    pub fn restore(&mut self, severity: Option<Severity>) {
+        self.standing.restore(severity);
+    }
+
     fn tell(&mut self, look: Look, a_minute: f64) -> Option<Change> {
         let alert = Alert {
             kind: AlertKind::ClientChurn,

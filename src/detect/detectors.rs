@@ -136,6 +136,13 @@ impl Detectors {
         }
     }
 
+    /// The same of the process that another sidecar watched last: it is gone, and this was its end.
+    pub fn killed_before(&mut self) {
+        if let Some(before) = &mut self.before {
+            before.killed = true;
+        }
+    }
+
     /// The life that was watched is over: it teaches what it held, if it did not die of it. One whose end nobody saw, and that
     /// stood right under the limit, may have.
     fn bury(&mut self) {
@@ -168,6 +175,8 @@ impl Detectors {
             goroutines: self.goroutines.save(),
             threads: self.threads.save(),
             fds: self.fds.save(),
+            freeze: self.freeze.severity(),
+            churn: self.churn.severity(),
         });
         Saved { plateaus: self.plateaus.clone(), life: life.or_else(|| self.before.clone()) }
     }
@@ -188,6 +197,8 @@ impl Detectors {
             self.goroutines.restore(at, before.goroutines);
             self.threads.restore(at, before.threads);
             self.fds.restore(at, before.fds);
+            self.freeze.restore(before.freeze);
+            self.churn.restore(before.churn);
         } else if let Some(held) = before.memory.held.best().filter(|_| self.ended_well(before.killed, before.share)) {
             self.plateaus.learn(&before.app, held);
         }

@@ -84,6 +84,17 @@ fn a_single_profile_is_no_live_heap_that_stands_still() {
     assert_eq!(first_alarm(&once), first_alarm(&alone));
 }
 
+/// The pulls end after two hours: from then on the figure is not known, and nothing is held back for it.
+#[test]
+fn a_live_heap_that_is_not_looked_at_any_more_excuses_nothing() {
+    let look =
+        |until: f64| move |t: f64| Look { mib: climb(t), heap: pulled(t, |_| 120.0).filter(|_| t < until), load: None };
+    let (kept, ended) = (told(5.0 * HOUR, look(f64::MAX)), told(5.0 * HOUR, look(2.0 * HOUR)));
+    assert_eq!(first_alarm(&kept), None, "{kept:?}");
+    let alarm = first_alarm(&ended).expect("without the figure it is a leak like any other");
+    assert!(climb(alarm) < 0.8 * LIMIT, "{} MiB", climb(alarm));
+}
+
 /// Stacks of goroutines are not on the live heap.
 #[test]
 fn a_live_heap_excuses_nothing_while_goroutines_pile_up() {

@@ -23,7 +23,8 @@ pub struct Reading {
     /// Live StatsD clients of the app, and how many new ones appeared in the last window.
     pub statsd_clients: Option<u64>,
     pub goroutines: Option<u64>,
-    /// Live Go heap, where a profile or the index told it.
+    /// Live Go heap, where a profile told it. `None` again once that is older than a few of the pulls that should have followed: what
+    /// is not looked at any more must not speak for the app.
     pub live_heap_bytes: Option<u64>,
     /// All that is charged to the cgroup that has the limit, page cache included.
     pub usage_bytes: Option<u64>,

@@ -29,6 +29,9 @@ pub struct SavedLife {
     pub(super) goroutines: SavedPile,
     pub(super) threads: SavedPile,
     pub(super) fds: SavedPile,
+    /// What stood, and no more: a freeze and churn are seen anew within seconds. A file of before they were kept has neither.
+    pub(super) freeze: Option<Severity>,
+    pub(super) churn: Option<Severity>,
 }
 
 /// A count that piled up.
@@ -56,8 +59,8 @@ impl Saved {
         self.plateaus.is_sound() && self.life.as_ref().is_none_or(SavedLife::is_sound)
     }
 
-    /// The kinds of alerts that stood.
-    pub fn standing(&self) -> Vec<AlertKind> {
+    /// The alerts that stood.
+    pub fn standing(&self) -> Vec<(AlertKind, Severity)> {
         let Some(life) = &self.life else { return Vec::new() };
         let kinds = [
             (AlertKind::MemoryGrowth, life.memory.standing()),
@@ -65,8 +68,10 @@ impl Saved {
             (AlertKind::GoroutineLeak, life.goroutines.standing),
             (AlertKind::ThreadLeak, life.threads.standing),
             (AlertKind::FdLeak, life.fds.standing),
+            (AlertKind::Freeze, life.freeze),
+            (AlertKind::ClientChurn, life.churn),
         ];
-        kinds.into_iter().filter(|(_, severity)| severity.is_some()).map(|(kind, _)| kind).collect()
+        kinds.into_iter().filter_map(|(kind, severity)| Some((kind, severity?))).collect()
     }
 
     /// Start time of the process that was watched.

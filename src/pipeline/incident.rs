@@ -99,6 +99,8 @@ pub struct Incident {
     pub told: bool,
     /// What a sidecar before this one showed of it.
     pub before: Option<Box<IncidentView>>,
+    /// Nobody saw its end: what a title says in the end's place.
+    pub parting: Option<&'static str>,
 }
 
 impl Incident {
@@ -123,6 +125,7 @@ impl Incident {
             presumed: false,
             told: false,
             before: None,
+            parting: None,
         }
     }
 
@@ -183,6 +186,14 @@ impl Incident {
     /// The naming, where profiles named somebody.
     pub fn named(&self) -> Option<&Naming> {
         self.naming.as_ref().filter(|naming| naming.is_named())
+    }
+
+    /// The function that leaked and who made it: by our own profiles, else as the sidecar before this one had it.
+    pub fn culprit(&self) -> Option<(&str, &str)> {
+        let ours = self.named().and_then(|it| it.culprits.first()).map(|it| (&*it.function, &*it.made_by));
+        let named = || self.before.as_ref().filter(|it| it.state == State::Named.label());
+        let earlier = || named()?.culprits.first().map(|it| (&*it.function, &*it.made_by));
+        ours.or_else(earlier)
     }
 
     /// Whether profiles named somebody.

@@ -81,6 +81,8 @@ impl Investigation {
 
     /// Runs until the findings close.
     pub async fn run(mut self) {
+        let events = self.ledger.begin((self.clock)());
+        self.send(events).await;
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -114,23 +116,22 @@ impl Investigation {
     }
 
     async fn found(&mut self, finding: Finding) {
-        match finding {
+        let events = match finding {
+            Finding::Figures(figures) => return self.ledger.see(figures),
+            Finding::Renamed(target) => return self.renamed(target),
             Finding::Appeared(target) => self.appeared(target),
-            Finding::Renamed(target) => self.renamed(target),
-            Finding::Figures(figures) => self.ledger.see(figures),
-            Finding::Vanished(gone) => self.vanished(gone).await,
-            Finding::ChildKilled => {
-                let events = self.ledger.child_killed((self.clock)());
-                self.send(events).await;
-            }
-            Finding::Alert(change) => self.alert(&change).await,
-        }
+            Finding::Vanished(gone) => self.vanished(gone),
+            Finding::Before(gone) => self.ledger.before(gone, (self.clock)()),
+            Finding::ChildKilled => self.ledger.child_killed((self.clock)()),
+            Finding::Alert(change) => self.alert(&change),
+        };
+        self.send(events).await;
         self.ledger.reword();
     }
 
-    fn appeared(&mut self, target: Target) {
+    fn appeared(&mut self, target: Target) -> Vec<Event> {
         info!(pid = target.pid, "watching {}", words::target(&target));
-        self.ledger.meet(&target, (self.clock)());
+        let events = self.ledger.meet(&target, (self.clock)());
         self.renamed(target);
         self.baselines = Baselines::default();
         self.runtime = Runtime::default();
@@ -140,6 +141,7 @@ impl Investigation {
         self.abandon();
         self.plan.appeared(self.now());
         self.ledger.appeared((self.clock)());
+        events
     }
 
     /// An incident that is open keeps the name it began with: its events belong together.
@@ -148,7 +150,7 @@ impl Investigation {
         self.target = Some(target);
     }
 
-    async fn vanished(&mut self, gone: Gone) {
+    fn vanished(&mut self, gone: Gone) -> Vec<Event> {
         self.abandon();
         self.outbox.close();
         self.plan.vanished();
@@ -159,7 +161,7 @@ impl Investigation {
         if let Some(last) = self.ledger.all().next().filter(|_| !events.is_empty()) {
             warn!(incident = %last.id, state = last.state.label(), "{}", last.verdict);
         }
-        self.send(if events.is_empty() { named } else { events }).await;
+        if events.is_empty() { named } else { events }
     }
 
     /// Drops the step under way, with whoever it was to be pulled from.
@@ -168,15 +170,14 @@ impl Investigation {
         self.pulls.gone();
     }
 
-    async fn alert(&mut self, change: &Change) {
+    fn alert(&mut self, change: &Change) -> Vec<Event> {
         let critical =
             matches!(change, Change::Opened(alert) | Change::Escalated(alert) if alert.severity == Severity::Crit);
         let cause = if critical { Cause::Critical } else { Cause::Alert };
         if let Change::Opened(alert) | Change::Escalated(alert) = change {
             self.evidence(alert, cause);
         }
-        let events = self.ledger.alert(change, (self.clock)());
-        self.send(events).await;
+        self.ledger.alert(change, (self.clock)())
     }
 
     /// Profiles tell nothing of clients that are closed again.
@@ -228,11 +229,8 @@ impl Investigation {
         let now = self.now();
         let known = known(&self.ledger, self.index);
         let Some(step) = self.plan.next(now, known) else { return };
-        let reason = match step.purpose {
-            Purpose::FirstSight => "first_sight",
-            Purpose::Baseline => "baseline",
-            Purpose::Evidence | Purpose::Count => self.ledger.open.as_ref().map_or("by_hand", |it| it.kind.label()),
-        };
+        let by_alert = || self.ledger.open.as_ref().map_or("by_hand", |it| it.kind.label());
+        let reason = step.purpose.reason().unwrap_or_else(by_alert);
         if step.purpose == Purpose::Evidence && step.kind == ProfileKind::Heap {
             self.round = Round::begun(now);
         }
@@ -286,7 +284,7 @@ impl Investigation {
             }
             Yield::Dump(dump) => info!(goroutines = dump.goroutines, "goroutine dump read"),
             Yield::Profile { bytes, live_heap } => {
-                self.runtime.live_heap_bytes = live_heap.or(self.runtime.live_heap_bytes);
+                self.runtime.hear_live_heap(live_heap, Instant::now() + self.plan.stale_after());
                 match step.purpose {
                     Purpose::Evidence => self.keep_of_round(step.kind, bytes),
                     _ => self.keep_to_compare(step, bytes, kept.cloned()),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::incident::{Incident, IncidentKind, KeptProfile, State};
 use super::lives::{Life, Lives};
-use super::past::Past;
+use super::past::{Ending, Past, Turn};
 use super::saved::INCIDENTS;
 use super::words::{self, Identity};
 use super::{Figures, Gone, Target, story, views};
@@ -170,7 +170,7 @@ impl Ledger {
         let before = self.closed.front().filter(|_| self.open.is_none()).cloned();
         let series = self.lives.told(now);
         let incident = self.opened(IncidentKind::CrashLoop, Severity::Crit, now);
-        let first = incident.series.is_none();
+        let first = !incident.told || incident.kind != IncidentKind::CrashLoop;
         if let Some(before) = before {
             // What the life before was found to leak, this one leaks too, until a profile says other.
             (incident.naming, incident.pull_failure) = (before.naming, before.pull_failure);
@@ -195,10 +195,11 @@ impl Ledger {
         self.lives.appeared(now);
     }
 
-    /// The latest figures.
+    /// The latest figures; the sentence of the open incident follows them.
     pub fn see(&mut self, figures: Figures) {
         self.lives.see(&figures);
         self.figures = figures;
+        self.reword();
     }
 
     /// Once a second: a crash loop is over when the app has stayed up, with nothing standing.
@@ -268,10 +269,43 @@ impl Ledger {
         if owed { vec![words::event(incident, &self.figures, &self.who, now)] } else { Vec::new() }
     }
 
+    /// Nothing was seen yet.
+    pub fn begin(&mut self, now: f64) -> Vec<Event> {
+        let turn = self.past.begin();
+        self.turn(turn, now)
+    }
+
     /// The first target of this run may be the one that an earlier story is about.
-    pub fn meet(&mut self, target: &Target, now: f64) {
-        let app = self.who.app(target);
-        self.open = self.past.meet(target, &app, now).or(self.open.take());
+    pub fn meet(&mut self, target: &Target, now: f64) -> Vec<Event> {
+        let turn = self.past.meet(target, &self.who.app(target));
+        self.turn(turn, now)
+    }
+
+    /// The process that an earlier story is about is gone.
+    pub fn before(&mut self, gone: Gone, now: f64) -> Vec<Event> {
+        let turn = self.past.gone(gone);
+        self.turn(turn, now)
+    }
+
+    fn turn(&mut self, turn: Option<Turn>, now: f64) -> Vec<Event> {
+        match turn {
+            None => Vec::new(),
+            Some(Turn::GoesOn(incident)) => {
+                self.open = Some(*incident);
+                Vec::new()
+            }
+            Some(Turn::Ends(incident, ending)) => self.end_unseen(*incident, ending, now),
+        }
+    }
+
+    /// Ends a story of another time. Our own and our figures have no part in it.
+    fn end_unseen(&mut self, mut incident: Incident, ending: Ending, now: f64) -> Vec<Event> {
+        incident.parting = ending.parting;
+        let end = format!("{}; {}", incident.verdict, ending.words);
+        let (own, figures) = (self.open.replace(incident), std::mem::take(&mut self.figures));
+        let events = self.end(ending.state, end, now);
+        (self.open, self.figures) = (own, figures);
+        events
     }
 
     /// As the API shows them: our own, then those of earlier runs.

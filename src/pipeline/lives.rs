@@ -90,7 +90,8 @@ impl Lives {
         }
         self.count = if in_loop { self.count + 1 } else { self.bad.len() as u64 + 1 };
         self.bad.push_back(life);
-        if !in_loop {
+        // A loop that goes on from another sidecar begins to be counted here.
+        if !in_loop || self.bad.len() == 1 {
             self.since = self.bad.front().map_or(life.ended, |first| first.ended);
         }
         in_loop || self.bad.len() >= ENDS

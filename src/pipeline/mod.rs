@@ -36,6 +36,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -198,14 +199,26 @@ pub struct Observation {
     pub rss_bytes: Option<u64>,
     pub working_set_bytes: Option<u64>,
     /// `None` where the app's cgroup cannot be read.
-    pub oom_kills: Option<u64>,
+    pub oom_kills: Option<Kills>,
     /// What the limit was read from, in words.
     pub limit_source: &'static str,
     /// The target of the reading before is gone; `Some(true)` when the kernel killed it for memory.
     pub gone: Option<Gone>,
+    /// The process that the sidecar before this one watched is gone. Told once, at the first look that finds it so.
+    pub before: Option<Gone>,
     pub census: Census,
     pub degraded: Arc<Vec<Degraded>>,
     pub self_rss_bytes: Option<u64>,
+}
+
+/// What the kernel has killed for memory in the app's cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kills {
+    /// Which counter it is, over restarts of the sidecar: its inode, which no later cgroup of the same path has.
+    pub counter: u64,
+    /// Since the cgroup was made.
+    pub count: u64,
 }
 
 /// How the target ended, as far as it can be known from outside.
@@ -242,12 +255,28 @@ pub struct Runtime {
     pub goroutines: Option<u64>,
     /// In-use bytes of the last heap profile.
     pub live_heap_bytes: Option<u64>,
+    /// When that is too old to speak for the app.
+    pub live_heap_until: Option<Instant>,
     /// Why there are no profiles, and the line that mends it.
     pub degraded: Option<Degraded>,
     /// Right side minus left side of identity I6.
     pub pulls_error: i64,
     /// Whether the port answers.
     pub answers: Answers,
+}
+
+impl Runtime {
+    /// Takes what a profile told of it, if it did.
+    fn hear_live_heap(&mut self, bytes: Option<u64>, until: Instant) {
+        if bytes.is_some() {
+            (self.live_heap_bytes, self.live_heap_until) = (bytes, Some(until));
+        }
+    }
+
+    /// The live heap, unless it is stale.
+    pub fn live_heap(&self, now: Instant) -> Option<u64> {
+        self.live_heap_bytes.filter(|_| self.live_heap_until.is_some_and(|until| now <= until))
+    }
 }
 
 /// How often the sampler looks. The watch sets it; 250 ms when the limit is near.
@@ -265,6 +294,8 @@ pub enum Finding {
     /// The latest figures, once a reading: what a sentence needs.
     Figures(Figures),
     Vanished(Gone),
+    /// The process that the sidecar before this one watched is gone.
+    Before(Gone),
     /// The kernel killed a child of the target for memory; the target lives on.
     ChildKilled,
 }

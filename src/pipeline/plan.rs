@@ -28,6 +28,9 @@ const DUMP: (u64, u64) = (2_000, 64 << 20);
 /// How often a healthy app gives another plain heap to compare with later.
 const BASELINE_EVERY: Duration = Duration::from_secs(300);
 
+/// A live heap speaks for the app until so many pulls that should have followed are missing: one may fail and one come late.
+const STALE: u32 = 3;
+
 /// First sight is tried again until the app's port answers: quickly at first, for the app has just begun.
 const FIRST_SIGHT_RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
@@ -79,10 +82,24 @@ pub enum Purpose {
     FirstSight,
     /// The app is well: something to compare with later.
     Baseline,
+    /// The live heap of an app that a notice stands of: with an old figure nothing could be said for it, and rounds grow rare.
+    LiveHeap,
     /// A round on an alert.
     Evidence,
     /// The goroutine count of the index page; nothing is kept.
     Count,
+}
+
+impl Purpose {
+    /// What a profile is kept under; `None` for what is pulled because of an incident.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Purpose::FirstSight => Some("first_sight"),
+            Purpose::Baseline => Some("baseline"),
+            Purpose::LiveHeap => Some("live_heap"),
+            Purpose::Evidence | Purpose::Count => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,7 +270,7 @@ impl Plan {
             self.begin(now, Cause::Critical);
         }
         if self.queue.is_empty() {
-            self.fill(now, known.figures);
+            self.fill(now, known);
         }
         if self.rests(now, known) {
             return None;
@@ -291,11 +308,15 @@ impl Plan {
         }
     }
 
-    fn fill(&mut self, now: Duration, figures: &Figures) {
+    fn fill(&mut self, now: Duration, known: Now) {
+        let figures = known.figures;
         if let Retry::At { due, .. } = self.first_sight
             && now >= due
         {
             self.queue.push_back(Step { kind: ProfileKind::Heap, purpose: Purpose::FirstSight });
+        } else if self.wants_live_heap(now, known) {
+            self.next_baseline = now + self.baseline_every;
+            self.queue.push_back(Step { kind: ProfileKind::Heap, purpose: Purpose::LiveHeap });
         } else if now >= self.next_baseline && figures.healthy && matches!(self.first_sight, Retry::Done) {
             self.next_baseline = now + self.baseline_every;
             let heap = if self.had_healthy { ProfileKind::Heap } else { ProfileKind::HeapAfterGc };
@@ -305,6 +326,17 @@ impl Plan {
             self.last_index = Some(now);
             self.queue.push_back(Step { kind: ProfileKind::Index, purpose: Purpose::Count });
         }
+    }
+
+    /// Where baselines would be due if no notice stood.
+    fn wants_live_heap(&self, now: Duration, known: Now) -> bool {
+        let noticed = !known.figures.healthy && known.severity == Some(Severity::Notice);
+        noticed && now >= self.next_baseline && matches!(self.first_sight, Retry::Done)
+    }
+
+    /// How long a live heap that was pulled now may speak for the app.
+    pub fn stale_after(&self) -> Duration {
+        self.baseline_every * STALE
     }
 
     fn wants_index(&self, now: Duration, strained: bool) -> bool {
@@ -334,8 +366,8 @@ impl Plan {
                 self.rounds.pop_back();
                 self.queue.clear();
             }
-            (Purpose::Baseline, _) if step.kind != ProfileKind::Index => {
-                self.had_healthy |= ok;
+            (Purpose::Baseline | Purpose::LiveHeap, _) if step.kind != ProfileKind::Index => {
+                self.had_healthy |= ok && step.purpose == Purpose::Baseline;
                 self.pace_baselines(now, took > BURDEN.0 || bytes > BURDEN.1);
             }
             (Purpose::Count, _) => {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Target;
 use super::incident::{IncidentKind, State as Story};
-use super::{ProfileKind, views};
+use super::{Kills, ProfileKind, views};
 use crate::detect::{self, AlertKind, Severity};
 use crate::snapshot::{CulpritView, EvidenceView, IncidentView, ProfileView};
 
@@ -40,6 +40,8 @@ impl Saved {
 pub struct SavedTarget {
     pub pid: i32,
     pub incarnation: u64,
+    /// As they were counted at the last reading: one more when its process is gone is how it ended.
+    pub kills: Option<Kills>,
 }
 
 impl SavedTarget {
@@ -60,6 +62,9 @@ pub struct SavedWatch {
 pub struct SavedIncident {
     id: String,
     kind: String,
+    /// What its events go under, and who it is about. A file of before they were kept has neither.
+    opened_as: Option<String>,
+    app: Option<String>,
     severity: String,
     opened_at: String,
     closed_at: Option<String>,
@@ -85,6 +90,8 @@ impl From<&IncidentView> for SavedIncident {
         SavedIncident {
             id: view.id.clone(),
             kind: view.kind.to_owned(),
+            opened_as: Some(view.opened_as.to_owned()),
+            app: Some(view.app.clone()),
             severity: view.severity.to_owned(),
             opened_at: view.opened_at.clone(),
             closed_at: view.closed_at.clone(),
@@ -117,9 +124,12 @@ impl SavedIncident {
             let SavedProfile { id, reason, taken_at, bytes, .. } = it.clone();
             Some(ProfileView { id, kind, reason, taken_at, bytes })
         });
+        let kind = kind_of(&self.kind)?;
         Some(IncidentView {
             id: self.id.clone(),
-            kind: kind_of(&self.kind)?.label(),
+            kind: kind.label(),
+            opened_as: self.opened_as.as_deref().and_then(kind_of).unwrap_or(kind).label(),
+            app: self.app.clone().unwrap_or_default(),
             severity: views::severity(severity_of(&self.severity)?),
             opened_at: self.opened_at.clone(),
             closed_at: self.closed_at.clone(),
@@ -161,6 +171,8 @@ mod tests {
         IncidentView {
             id: "65a01".into(),
             kind: "client_leak",
+            opened_as: "memory_growth",
+            app: "worker".into(),
             severity: "crit",
             opened_at: "2026-01-01T00:00:00.000Z".into(),
             closed_at: None,
@@ -180,6 +192,16 @@ mod tests {
         let text = serde_json::to_string(&SavedIncident::from(&view())).expect("JSON");
         let back: SavedIncident = serde_json::from_str(&text).expect("ours");
         assert_eq!(back.view(), Some(view()));
+    }
+
+    #[test]
+    fn a_file_of_before_names_and_kinds_were_kept_is_read_all_the_same() {
+        let text = serde_json::to_string(&SavedIncident::from(&view())).expect("JSON");
+        let old = text.replace(r#""opened_as":"memory_growth","app":"worker","#, "");
+        assert_ne!(old, text);
+        let back: SavedIncident = serde_json::from_str(&old).expect("ours");
+        let told = back.view().map(|view| (view.kind, view.opened_as, view.app));
+        assert_eq!(told, Some(("client_leak", "client_leak", String::new())));
     }
 
     #[test]

@@ -44,7 +44,9 @@ pub fn killed(incident: Option<&Incident>, figures: &Figures, certain: bool, lif
 
 fn unnamed(incident: &Incident) -> String {
     let said = incident.naming.as_ref().map(|naming| naming.sentence.clone());
-    let before = || incident.before.as_ref().map(|it| format!("by this run; before it {}", it.verdict));
+    // Of a loop it would be the same words again, once more with each restart.
+    let before = incident.before.as_ref().filter(|_| incident.kind != IncidentKind::CrashLoop);
+    let before = || before.map(|it| format!("by this run; before it {}", it.verdict));
     said.or_else(|| incident.pull_failure.clone())
         .or_else(before)
         .unwrap_or_else(|| "no profile came back in time".to_owned())
@@ -66,9 +68,10 @@ pub fn frozen(incident: &Incident, alert: &Alert) -> String {
 
 /// The series as `lives` tell it, and what is known of the leak.
 pub fn crash_loop(incident: &Incident, series: &str) -> String {
-    let leak = match incident.named() {
-        Some(naming) => format!("The leak: {}", naming.sentence),
-        None => format!("The leak is not named: {}", unnamed(incident)),
+    let leak = match (incident.named(), incident.culprit()) {
+        (Some(naming), _) => format!("The leak: {}", naming.sentence),
+        (None, Some((function, made_by))) => format!("The leak, as named before: {function}, made in {made_by}"),
+        (None, None) => format!("The leak is not named: {}", unnamed(incident)),
     };
     format!("{} is in a crash loop: {series}. {leak}", clean(&incident.app, 60))
 }

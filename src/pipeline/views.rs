@@ -13,6 +13,8 @@ pub fn incident(incident: &Incident) -> IncidentView {
     IncidentView {
         id: incident.id.clone(),
         kind: incident.kind.label(),
+        opened_as: incident.opened_as.label(),
+        app: incident.app.clone(),
         severity: severity(incident.severity),
         opened_at: rfc3339(incident.opened_at),
         closed_at: incident.closed_at.map(rfc3339),

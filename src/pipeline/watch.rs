@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::chart::Chart;
 use super::saved::{SavedTarget, SavedWatch};
 use super::words::Identity;
-use super::{Degraded, Figures, Finding, Gone, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
+use super::{Degraded, Figures, Finding, Gone, Kills, Observation, OwnMetric, Pace, Runtime, Target, WallClock};
 use crate::detect::{self, Detector, Detectors, Outlook, Reading, State};
 use crate::snapshot::{DegradedView, MemoryView, StatsdPart, TargetView, WatchPart};
 use crate::telemetry::{self, Metric};
@@ -60,7 +61,7 @@ pub struct Watch {
     /// A target has vanished since the last one appeared: the next is a restart, and not a better guess.
     lost: bool,
     /// Kills in the target's cgroup at the last reading, and since when one more is seen while the target seems to live.
-    kills: Option<u64>,
+    kills: Option<Kills>,
     killing: Option<Duration>,
     /// What the kernel had dropped at the reading before; it only grows while our sockets live.
     kernel_drops: u64,
@@ -119,7 +120,8 @@ impl Watch {
         if self.target.is_none() && !self.lost {
             return;
         }
-        let target = self.target.as_ref().map(|it| SavedTarget { pid: it.pid, incarnation: it.incarnation });
+        let saved_target = |it: &Target| SavedTarget { pid: it.pid, incarnation: it.incarnation, kills: self.kills };
+        let target = self.target.as_ref().map(saved_target);
         saved.send_replace(Arc::new(SavedWatch { target, rules: self.detectors.save() }));
     }
 
@@ -128,10 +130,13 @@ impl Watch {
         if let Some(gone) = seen.gone {
             self.vanished(gone, &mut own).await;
         }
+        if let Some(gone) = seen.before {
+            self.before(gone).await;
+        }
         self.meet(&seen, &mut own).await;
         self.children(&seen, &mut own).await;
         seen.reading.goroutines = runtime.goroutines.filter(|_| self.target.is_some());
-        seen.reading.live_heap_bytes = runtime.live_heap_bytes.filter(|_| self.target.is_some());
+        seen.reading.live_heap_bytes = runtime.live_heap(Instant::now()).filter(|_| self.target.is_some());
         seen.reading.load = self.load.step(seen.reading.at, self.wires.statsd.borrow().app_samples);
         if self.target.is_some() {
             self.hear(&mut seen.reading, runtime);
@@ -179,7 +184,8 @@ impl Watch {
     /// Tells of a kill in the target's cgroup that the target outlived. A second is given for it to turn out to be the dying one.
     async fn children(&mut self, seen: &Observation, own: &mut Vec<OwnMetric>) {
         let Some(kills) = seen.oom_kills.filter(|_| self.target.is_some() && seen.target.is_some()) else { return };
-        if self.kills.replace(kills).is_some_and(|before| kills > before) {
+        let more = |before: Kills| before.counter == kills.counter && kills.count > before.count;
+        if self.kills.replace(kills).is_some_and(more) {
             self.killing.get_or_insert(seen.reading.at);
         }
         if self.killing.is_some_and(|since| seen.reading.at.saturating_sub(since) >= Duration::from_secs(1)) {
@@ -197,6 +203,14 @@ impl Watch {
         } else {
             let _full = self.wires.own.try_send(own);
         }
+    }
+
+    /// What another sidecar watched is gone. It may be told more than once, and then it changes nothing.
+    async fn before(&mut self, gone: Gone) {
+        if gone == Gone::OomKilled {
+            self.detectors.killed_before();
+        }
+        let _closed = self.wires.findings.send(Finding::Before(gone)).await;
     }
 
     async fn vanished(&mut self, gone: Gone, own: &mut Vec<OwnMetric>) {
@@ -232,8 +246,13 @@ impl Watch {
         if figures.memory_bytes > 0 {
             let _closed = self.wires.findings.send(Finding::Figures(figures)).await;
         }
+        let is_news = !changes.is_empty();
         for change in changes {
             let _closed = self.wires.findings.send(Finding::Alert(change)).await;
+        }
+        // The incident is written at once: without what stands, the next sidecar would take it for over.
+        if is_news {
+            self.save();
         }
     }
 

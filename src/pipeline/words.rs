@@ -112,8 +112,7 @@ pub fn event(incident: &Incident, figures: &Figures, who: &Identity, now: f64) -
 
 fn title(incident: &Incident, figures: &Figures) -> String {
     let app = clean(&incident.app, 40);
-    let culprit = incident.named().and_then(|it| it.culprits.first());
-    let culprit = culprit.map(|it| clean(&it.function, 60));
+    let culprit = incident.culprit().map(|(function, _)| clean(function, 60));
     let leaked = culprit.as_ref().map_or(String::new(), |function| format!("; it leaked in {function}"));
     let when = figures.time_to_limit.map_or(String::new(), |left| format!(": limit in {}", duration(left)));
     let turn = match incident.kind {
@@ -125,6 +124,7 @@ fn title(incident: &Incident, figures: &Figures) -> String {
         (State::Open | State::Named, _) if let Some(turn) = turn => format!("{app} {turn}{leaked}"),
         (State::Killed, _) if incident.presumed => format!("{app} is gone, most likely OOM-killed{leaked}"),
         (State::Killed, _) => format!("{app} was OOM-killed{leaked}"),
+        (State::Recovered, _) if let Some(parting) = incident.parting => format!("{app} {parting}{leaked}"),
         (State::Recovered, Some(_)) => format!("{app} is over it{leaked}"),
         (State::Recovered, None) => format!("{app} is over it: {}", kind_words(incident.kind)),
         (_, Some(function)) => format!("{app} leaks in {function}{when}"),
@@ -197,6 +197,9 @@ pub fn sureness(confidence: Confidence) -> &'static str {
 }
 
 fn numbers(figures: &Figures) -> String {
+    if figures.memory_bytes == 0 {
+        return "\n".to_owned();
+    }
     let mut parts = vec![match figures.limit_bytes {
         Some(limit) => format!("memory {} of {}", bytes(figures.memory_bytes), bytes(limit)),
         None => format!("memory {}, no limit known", bytes(figures.memory_bytes)),
@@ -248,8 +251,8 @@ fn tags(incident: &Incident, who: &Identity) -> Vec<String> {
     let mut tags = who.tags.clone();
     tags.push(format!("oomwatch_incident:{}", incident.id));
     tags.push(format!("oomwatch_kind:{}", incident.kind.label()));
-    if let Some(culprit) = incident.named().and_then(|it| it.culprits.first()) {
-        tags.push(format!("oomwatch_culprit:{}", clean(&culprit.made_by, 150).replace(',', "_")));
+    if let Some((_, made_by)) = incident.culprit() {
+        tags.push(format!("oomwatch_culprit:{}", clean(made_by, 150).replace(',', "_")));
     }
     tags
 }

@@ -5,13 +5,16 @@
 //! machine's own count of kills (`oom_kill` in `/proc/vmstat`, readable by anyone) still proves that nothing was killed when it
 //! stood still; when it moved, it may have been somebody else's process.
 
+use std::collections::HashSet;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cgroup::{Memory, field};
-use super::process::{Held, read_again, read_text};
-use crate::pipeline::Gone;
+use super::cgroup::{self, Memory, field};
+use super::process::{self, Entry, Held, read_again, read_text};
+use crate::pipeline::saved::SavedTarget;
+use crate::pipeline::{Gone, Kills};
 
 /// How long before the end a kill may have been counted: a process with many gigabytes takes seconds to go, after the
 /// kernel counted it.
@@ -59,9 +62,9 @@ impl Witness {
     }
 
     /// Reads the counters; gives the kills in the app's cgroup since it was made, where that can be read now.
-    pub fn look(&mut self, at: Duration) -> Option<u64> {
+    pub fn look(&mut self, at: Duration) -> Option<Kills> {
         let kills = self.counter.as_ref().and_then(kills);
-        self.cgroup.look(at, kills);
+        self.cgroup.look(at, kills.map(|kills| kills.count));
         let machine = File::open(&self.vmstat).and_then(|file| read_text(file, 64 * 1024)).ok();
         self.machine.look(at, machine.and_then(|text| field(&text, "oom_kill")));
         kills
@@ -88,8 +91,38 @@ impl Witness {
     }
 }
 
-fn kills(counter: &File) -> Option<u64> {
-    field(std::str::from_utf8(&read_again(counter)?).ok()?, "oom_kill")
+fn kills(counter: &File) -> Option<Kills> {
+    let count = field(std::str::from_utf8(&read_again(counter)?).ok()?, "oom_kill")?;
+    Some(Kills { counter: counter.metadata().ok()?.ino(), count })
+}
+
+/// What became of the process that the sidecar before us watched: `None` while it lives, or where no process can be seen.
+///
+/// Its cgroup outlives it while others are in it, and through one of them the same counter is read again. A counter that rose is
+/// its end; one that stood still says that it was not killed for memory; without it, nothing is known.
+pub fn since(proc: &Path, mount: &Path, before: &SavedTarget) -> Option<Gone> {
+    if Held::open(proc, before.pid).is_some_and(|held| held.start == before.incarnation) {
+        return None;
+    }
+    let table = process::table(proc).ok().filter(|table| !table.is_empty())?;
+    let now = before.kills.and_then(|then| Some((then, counted(proc, mount, &table, then.counter)?)));
+    Some(match now {
+        Some((then, now)) if now > then.count => Gone::OomKilled,
+        Some(_) => Gone::Ended,
+        None => Gone::Unknown,
+    })
+}
+
+/// The kills that this counter tells, where a process still lives in its cgroup. Each cgroup is looked at once.
+fn counted(proc: &Path, mount: &Path, table: &[Entry], counter: u64) -> Option<u64> {
+    let mut looked_at = HashSet::new();
+    let mut found = table.iter().filter(|entry| entry.lives).filter_map(|entry| {
+        let held = Held::open(proc, entry.pid)?;
+        let is_new = looked_at.insert(held.text("cgroup", 64 * 1024).ok()?);
+        let memory = cgroup::resolve(&held, proc, mount).ok().filter(|_| is_new)?;
+        kills(&memory.kill_counter(&held).ok()?)
+    });
+    found.find(|kills| kills.counter == counter).map(|kills| kills.count)
 }
 
 #[cfg(test)]
@@ -121,7 +154,7 @@ mod tests {
     fn a_counter_that_rose_is_a_kill_though_its_path_is_gone() {
         let fixture = Fixture::new();
         let mut witness = witness(&fixture, true);
-        assert_eq!(witness.look(at(1)), Some(3));
+        assert_eq!(witness.look(at(1)).map(|kills| kills.count), Some(3));
         fixture.write(EVENTS, "low 0\noom 1\noom_kill 4\noom_group_kill 0\n");
         fixture.remove("proc/10");
         assert_eq!(witness.verdict(at(2), false), Gone::OomKilled);
@@ -141,7 +174,7 @@ mod tests {
             let fixture = Fixture::new();
             let mut witness = witness(&fixture, true);
             fixture.write(EVENTS, "oom_kill 4\n");
-            assert_eq!(witness.look(at(1)), Some(4));
+            assert_eq!(witness.look(at(1)).map(|kills| kills.count), Some(4));
             assert_eq!(witness.verdict(end, false), expected);
         }
     }
@@ -159,6 +192,54 @@ mod tests {
         let mut witness = self::witness(&fixture, true);
         fixture.write(EVENTS, "low 0\noom 0\noom_kill 4\noom_group_kill 0\n");
         assert_eq!(witness.verdict(at(1), false), Gone::OomKilled);
+    }
+
+    /// The app is process 10, the one beside it in its cgroup is 11.
+    #[test]
+    fn a_process_that_went_between_two_sidecars_ended_as_its_cgroup_counts() {
+        let beside = |fixture: &Fixture| {
+            fixture.process(11, 1, "beside");
+            fixture.write("proc/11/cgroup", "0::/\n");
+            fixture.write("proc/11/mountinfo", "1 0 0:1 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+            let (root, shared) = ("proc/11/root/sys/fs/cgroup", "proc/10/root/sys/fs/cgroup");
+            std::fs::create_dir_all(fixture.path().join(root)).unwrap();
+            for file in ["memory.stat", "memory.events"] {
+                std::fs::hard_link(fixture.path().join(shared).join(file), fixture.path().join(root).join(file))
+                    .unwrap();
+            }
+        };
+        let cases = [
+            (true, "oom_kill 4\n", Gone::OomKilled),
+            (true, "oom_kill 3\n", Gone::Ended),
+            // The container is another one, with a counter of its own.
+            (false, "oom_kill 4\n", Gone::Unknown),
+        ];
+        for (is_shared, now, expected) in cases {
+            let fixture = Fixture::new();
+            let kills = witness(&fixture, true).look(at(1));
+            let before = SavedTarget { pid: 10, incarnation: 1000, kills };
+            let since = |before| since(&fixture.proc(), Path::new("/none"), &before);
+            if is_shared {
+                beside(&fixture);
+            }
+            assert_eq!(since(before), None, "it lives");
+            assert!(since(SavedTarget { incarnation: 999, ..before }).is_some(), "another has its pid");
+            fixture.write(EVENTS, now);
+            let events = std::fs::read(fixture.path().join(EVENTS)).unwrap();
+            fixture.remove("proc/10");
+            if !is_shared {
+                fixture.process(12, 1, "other");
+                fixture.write("proc/12/cgroup", "0::/other\n");
+                fixture.write("proc/12/mountinfo", "1 0 0:1 /other /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+                fixture.write("proc/12/root/sys/fs/cgroup/memory.stat", "anon 1\n");
+                fixture.write("proc/12/root/sys/fs/cgroup/memory.events", std::str::from_utf8(&events).unwrap());
+            }
+            assert_eq!(since(before), Some(expected), "{now}");
+            assert_eq!(since(SavedTarget { kills: None, ..before }), Some(Gone::Unknown));
+        }
+        let empty = Fixture::new();
+        let before = SavedTarget { pid: 10, incarnation: 1000, kills: None };
+        assert_eq!(since(&empty.path().join("nowhere"), Path::new("/none"), &before), None, "nothing can be seen");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::pipeline::saved::SavedTarget;
 use crate::pipeline::{Observation, Pace};
 
 pub use look::Looker;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub stream_clients: Option<watch::Receiver<u64>>,
     /// The port of `profile.url` when it is on the loopback: its owner is the app.
     pub pprof_port: Option<u16>,
+    /// What the sidecar before this one watched: what became of it is told once.
+    pub before: Option<SavedTarget>,
 }
 
 impl Default for Settings {
@@ -67,6 +70,7 @@ impl Default for Settings {
             unixgram_inode: None,
             stream_clients: None,
             pprof_port: Some(6060),
+            before: None,
         }
     }
 }

@@ -1,9 +1,9 @@
 // An app whose own pages are charged to its cgroup: it maps a file and reads all over it, as a program runs all over its code,
 // sends StatsD, serves pprof and takes anonymous memory until the kernel has only the mapped pages left to take back.
 //
-//	frozen FILE freeze|copy|scan FILE_MIB GROW_MIB
+//	frozen FILE freeze|copy|scan|idle FILE_MIB GROW_MIB
 //
-// It says where its pprof is and begins when it is told where StatsD goes. The other two modes are healthy and only look alike.
+// It says where its pprof is and begins when it is told where StatsD goes. The other modes are healthy and only look alike.
 package main
 
 import (
@@ -141,6 +141,13 @@ func main() {
 		go copies(name, say)
 	case "scan":
 		go scan(pages, say)
+	case "idle":
+		// It works for as long as makes it known as one that speaks, and then has nothing to say.
+		for range 160 {
+			say()
+			time.Sleep(50 * time.Millisecond)
+		}
+		go scan(pages, func() {})
 	default:
 		for range 2 {
 			go work(pages, say)

@@ -311,3 +311,74 @@ fn an_alarm_outlives_the_kill_of_a_child() {
     assert_eq!(events.len(), 2, "the kill, and the alarm that still stands");
     assert!(ledger.open.as_ref().is_some_and(|it| it.standing.contains_key(&AlertKind::MemoryGrowth)));
 }
+
+/// The book of the next sidecar: what this one showed, without a process of which anything stands.
+fn reopened(ledger: &Ledger) -> Ledger {
+    let incidents = ledger.views().iter().map(crate::pipeline::saved::SavedIncident::from).collect();
+    let target = Some(crate::pipeline::saved::SavedTarget { pid: 7, incarnation: 1, kills: None });
+    let past = Past::new(&crate::pipeline::saved::Saved { incidents, target, ..Default::default() });
+    Ledger::new(ledger.who.clone(), past)
+}
+
+#[test]
+fn a_story_that_ended_unseen_is_told_under_its_first_key_with_what_is_known() {
+    let told = |gone: Gone| {
+        let mut first = ledger();
+        let mut events = first.alert(&opened(Severity::Warn), 100.0);
+        first.name(naming(), 110.0);
+        // It turns, and the key stays.
+        first.alert(&Change::Opened(alert(AlertKind::Freeze, Severity::Crit)), 120.0);
+        let mut next = reopened(&first);
+        assert!(next.begin(200.0).is_empty());
+        events.extend(next.before(gone, 201.0));
+        let [opening, end] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(opening.aggregation_key, end.aggregation_key);
+        assert!(end.tags.contains(&"oomwatch_culprit:main.handleJob".to_owned()), "{:?}", end.tags);
+        assert!(!end.text.contains("0 B") && !end.text.contains("limit known"), "no figures were read: {}", end.text);
+        assert!(next.before(gone, 202.0).is_empty() && next.open.is_none(), "once");
+        let views = next.views();
+        assert_eq!((views.len(), &views[0].id), (1, &first.views()[0].id));
+        (views[0].state, end.alert_type, end.title.clone())
+    };
+    let gone = "worker is gone, and why is not known; it leaked in statsd.newStatsdBuffer";
+    for known in [Gone::Unknown, Gone::Ended] {
+        assert_eq!(told(known), ("recovered", AlertType::Success, gone.to_owned()));
+    }
+    let killed = "worker was OOM-killed; it leaked in statsd.newStatsdBuffer";
+    assert_eq!(told(Gone::OomKilled), ("killed", AlertType::Error, killed.to_owned()));
+}
+
+#[test]
+fn a_story_of_another_time_leaves_ours_alone() {
+    let mut first = ledger();
+    first.alert(&opened(Severity::Warn), 100.0);
+    let mut next = reopened(&first);
+    next.alert(&opened(Severity::Crit), 200.0);
+    figures(&mut next, 250);
+    assert_eq!(next.before(Gone::Unknown, 201.0).len(), 1);
+    assert_eq!((next.open.is_some(), next.figures.memory_bytes, next.closed.len()), (true, 250 << 20, 1));
+}
+
+#[test]
+fn a_crash_loop_goes_on_with_the_next_sidecar_and_is_not_told_again() {
+    let mut first = ledger();
+    for n in 1..=3_u32 {
+        life(&mut first, 100.0 * f64::from(n), Gone::OomKilled);
+    }
+    first.name(naming(), 310.0);
+    let mut next = reopened(&first);
+    assert!(next.before(Gone::Unknown, 400.0).is_empty());
+    next.app = "worker".into();
+    let mut verdicts = Vec::new();
+    for n in 5..=6_u32 {
+        assert!(life(&mut next, 100.0 * f64::from(n), Gone::OomKilled).is_empty());
+        verdicts.push(next.open.as_ref().expect("it is open").verdict.clone());
+    }
+    let leak = "The leak, as named before: statsd.newStatsdBuffer, made in main.handleJob";
+    assert!(
+        verdicts[1].contains("2 kills or ends near the limit in 100 s") && verdicts[1].ends_with(leak),
+        "{verdicts:?}"
+    );
+    next.appeared(700.0);
+    assert_eq!(next.look(1_400.0).len(), 1, "and its end is told");
+}

@@ -278,3 +278,28 @@ fn an_app_that_takes_seconds_is_left_alone_as_long_unless_the_end_is_near() {
     plan.done(heap, S(102), S(2), 2_000, true);
     assert!(plan.next(S(102), known(&far, Some(20))).is_some(), "2 s are no burden");
 }
+
+#[test]
+fn while_a_notice_stands_the_live_heap_is_looked_at_as_often_as_baselines_were() {
+    let mut plan = plan();
+    take(&mut plan, 0, &figures(), Some(20));
+    take(&mut plan, 60, &figures(), Some(20));
+    let ill = Figures { healthy: false, ..figures() };
+    let mut looks = |severity| {
+        let begun = plan.next_baseline.as_secs();
+        let mut at = Vec::new();
+        for now in begun - 10..begun + 700 {
+            while let Some(step) = plan.next(S(now), Now { severity, ..known(&ill, Some(20)) }) {
+                plan.done(step, S(now), Duration::from_millis(5), 2_000, true);
+                if step.purpose != Purpose::Count {
+                    assert_eq!((step.kind, step.purpose), (ProfileKind::Heap, Purpose::LiveHeap));
+                    at.push(now - begun);
+                }
+            }
+        }
+        at
+    };
+    assert_eq!(looks(Some(Severity::Notice)), [0, 300, 600]);
+    assert_eq!(looks(Some(Severity::Warn)), [0; 0], "what warns has rounds of its own and needs no excuse");
+    assert_eq!(plan.stale_after(), S(900));
+}

@@ -142,12 +142,45 @@ async fn a_kill_that_the_target_outlives_is_told_once() {
     let target = Target { pid: 7, name: "master".into(), rule: "test".into(), incarnation: 1 };
     for (second, kills) in [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1)] {
         let reading = Reading { at: Duration::from_secs(second), incarnation: 1, ..Reading::default() };
-        let seen =
-            Observation { reading, target: Some(target.clone()), oom_kills: Some(kills), ..Observation::default() };
+        let oom_kills = Some(Kills { counter: 1, count: kills });
+        let seen = Observation { reading, target: Some(target.clone()), oom_kills, ..Observation::default() };
         rig.watch.observe(seen, &Runtime::default()).await;
     }
     let told = rig.found().iter().filter(|it| matches!(it, Finding::ChildKilled)).count();
     assert_eq!((told, rig.counts()), (1, vec![("oomwatch.app.oom_kills", 1.0)]));
+}
+
+/// A witness that moves with its target to another cgroup begins with what was killed there before.
+#[tokio::test]
+async fn another_counter_is_no_kill() {
+    let mut rig = Rig::new();
+    let target = Target { pid: 7, name: "master".into(), rule: "test".into(), incarnation: 1 };
+    for second in 1..=5 {
+        let reading = Reading { at: Duration::from_secs(second), incarnation: 1, ..Reading::default() };
+        let oom_kills = Some(Kills { counter: 1 + second / 3, count: 3 * (second / 3) });
+        let seen = Observation { reading, target: Some(target.clone()), oom_kills, ..Observation::default() };
+        rig.watch.observe(seen, &Runtime::default()).await;
+    }
+    assert!(rig.counts().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_heap_that_is_pulled_no_more_is_not_known_any_longer() {
+    let mut rig = Rig::new();
+    let target = Target { pid: 7, name: "worker".into(), rule: "test".into(), incarnation: 1 };
+    let every = Duration::from_secs(300);
+    let runtime =
+        Runtime { live_heap_bytes: Some(MIB), live_heap_until: Some(Instant::now() + 3 * every), ..Runtime::default() };
+    for (minutes, told) in [(0, true), (14, true), (2, false), (60, false)] {
+        tokio::time::advance(Duration::from_secs(60 * minutes)).await;
+        rig.watch.observe(Observation { target: Some(target.clone()), ..Observation::default() }, &runtime).await;
+        let metrics = std::iter::from_fn(|| rig.own.try_recv().ok()).flatten();
+        assert_eq!(
+            metrics.filter(|metric| metric.name == "oomwatch.app.heap").count() == 1,
+            told,
+            "{minutes} min later"
+        );
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::detect::{AlertKind, Detector, Detectors, Reading, Settings};
+use crate::detect::{AlertKind, Detector, Detectors, Reading, Settings, Severity};
 use crate::pipeline::saved::SavedTarget;
 
 const MIB: u64 = 1 << 20;
@@ -40,7 +40,12 @@ fn rules() -> crate::detect::Saved {
 
 fn saved(incidents: u64) -> Saved {
     let incidents = (0..incidents).map(|id| SavedIncident::from(&view(id))).collect();
-    Saved { saved_at: 1e9, target: Some(SavedTarget { pid: 7, incarnation: 9 }), rules: rules(), incidents }
+    Saved {
+        saved_at: 1e9,
+        target: Some(SavedTarget { pid: 7, incarnation: 9, kills: None }),
+        rules: rules(),
+        incidents,
+    }
 }
 
 fn found(dir: &Path) -> Result<Saved, &'static str> {
@@ -62,7 +67,10 @@ fn what_was_written_is_read_and_is_for_us_alone() {
     write(&dir, &encode(&mut written.clone())).unwrap();
     let read = found(&dir).unwrap();
     assert_eq!((read.target, &read.incidents), (written.target, &written.incidents));
-    assert_eq!((read.rules.standing(), read.rules.incarnation()), (vec![AlertKind::MemoryGrowth], Some(9)));
+    assert_eq!(
+        (read.rules.standing(), read.rules.incarnation()),
+        (vec![(AlertKind::MemoryGrowth, Severity::Crit)], Some(9))
+    );
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&dir), mode(&dir.join(NAME))), (0o700, 0o600));
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing unfinished stays");

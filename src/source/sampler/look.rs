@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use super::{Limit, Settings, missing};
 use crate::detect::Reading;
-use crate::pipeline::{Census, Degraded, Gone, Observation, Target};
+use crate::pipeline::{Census, Degraded, Gone, Kills, Observation, Target};
 use crate::source::census;
 use crate::source::cgroup::{self, Figures, Unreachable};
 use crate::source::find::{self, Found, Strength};
-use crate::source::kill::Witness;
+use crate::source::kill::{self, Witness};
 use crate::source::process::{self, Held, Usage, read_text, tree};
 use crate::source::strain::Strain;
 
@@ -91,7 +91,7 @@ impl Looker {
             Some((gone, kills)) => Observation { gone: Some(gone), oom_kills: kills, ..Observation::default() },
             None => {
                 self.search(at);
-                self.observe(at)
+                Observation { before: self.end_of_before(), ..self.observe(at) }
             }
         };
         self.count_clients(at);
@@ -117,7 +117,19 @@ impl Looker {
         Some((status.uid?, status.gid?))
     }
 
-    fn bury(&mut self, at: Duration) -> Option<(Gone, Option<u64>)> {
+    /// What became of the process that was watched before us. It is asked for until that is gone, or ours.
+    fn end_of_before(&mut self) -> Option<Gone> {
+        let before = self.settings.before?;
+        let is_ours = self.watched.as_ref().is_some_and(|watched| before.is(&watched.target));
+        let look = || kill::since(&self.settings.proc, &self.settings.cgroup_mount, &before);
+        let gone = if is_ours { None } else { look() };
+        if is_ours || gone.is_some() {
+            self.settings.before = None;
+        }
+        gone
+    }
+
+    fn bury(&mut self, at: Duration) -> Option<(Gone, Option<Kills>)> {
         let watched = self.watched.take_if(|watched| !watched.held.lives())?;
         let mut witness = watched.witness;
         let kills = witness.look(at);

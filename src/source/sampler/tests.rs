@@ -40,6 +40,10 @@ fn settings(fixture: &Fixture) -> Settings {
     Settings { proc: fixture.proc(), cgroup_mount: fixture.path().join("mount"), ..Settings::default() }
 }
 
+fn kills(seen: &Observation) -> Option<u64> {
+    seen.oom_kills.map(|kills| kills.count)
+}
+
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -58,7 +62,7 @@ fn one_look_brings_every_figure() {
     assert_eq!((reading.limit_bytes, seen.limit_source), (Some(256 * MIB), "memory.max of the app's cgroup"));
     assert_eq!((seen.rss_bytes, reading.threads, reading.fd_limit), (Some(150 * MIB), Some(10), Some(1024)));
     assert_eq!((reading.statsd_clients, seen.census.uid), (Some(1), Some(10001)));
-    assert_eq!((seen.oom_kills, seen.gone), (Some(0), None));
+    assert_eq!((kills(&seen), seen.gone), (Some(0), None));
     assert_eq!(seen.self_rss_bytes, Some(50 * procfs::page_size()));
     assert_eq!(seen.target.unwrap().pid, 10);
     assert_eq!(*seen.degraded, []);
@@ -140,7 +144,7 @@ fn a_cgroup_that_opens_later_still_tells_the_kill() {
     let mut looker = Looker::new(settings(&fixture));
     assert_eq!(looker.look(at(0)).oom_kills, None);
     app(&fixture, 1000);
-    assert_eq!(looker.look(at(1)).oom_kills, Some(0));
+    assert_eq!(kills(&looker.look(at(1))), Some(0));
     fixture.write(&format!("{INSIDE}/memory.events"), "oom_kill 1\n");
     fixture.remove("proc/10");
     assert_eq!(looker.look(at(2)).gone, Some(Gone::OomKilled));
@@ -173,11 +177,11 @@ fn a_kill_is_told_once_and_the_next_life_follows() {
     app(&fixture, 2000);
     let death = looker.look(at(1));
     assert_eq!(
-        (death.gone, death.target, death.reading.memory_bytes, death.oom_kills),
+        (death.gone, death.target.clone(), death.reading.memory_bytes, kills(&death)),
         (Some(Gone::OomKilled), None, None, Some(1))
     );
     let next = looker.look(at(2));
-    assert_eq!((next.gone, next.reading.incarnation, next.oom_kills), (None, 2000, Some(0)));
+    assert_eq!((next.gone, next.reading.incarnation, kills(&next)), (None, 2000, Some(0)));
 }
 
 #[test]
@@ -189,7 +193,7 @@ fn a_process_that_moves_into_its_cgroup_after_it_was_found_is_followed() {
     fixture.write("proc/10/cgroup", "0::/../app\n");
     fixture.write("proc/10/stat", &fixture.stat_line(10, 0, "renamed", 'S', 0, 1000));
     let seen = looker.look(at(2));
-    assert_eq!((seen.reading.limit_bytes, seen.oom_kills), (Some(256 * MIB), Some(0)));
+    assert_eq!((seen.reading.limit_bytes, kills(&seen)), (Some(256 * MIB), Some(0)));
     assert_eq!(seen.target.unwrap().name, "renamed");
 }
 
@@ -324,4 +328,26 @@ async fn a_real_death_wakes_it_long_before_the_next_tick() {
     let death = tokio::time::timeout(Duration::from_secs(20), running.observations.recv()).await.unwrap().unwrap();
     child.wait().unwrap();
     assert!(matches!(death.gone, Some(Gone::Ended | Gone::Unknown)), "{:?}", death.gone);
+}
+
+#[test]
+fn what_became_of_the_process_before_is_told_once_and_only_when_it_is_gone() {
+    let fixture = pod();
+    let before = |incarnation| Some(SavedTarget { pid: 10, incarnation, kills: None });
+    let mut looker = Looker::new(Settings { before: before(1000), ..settings(&fixture) });
+    assert_eq!(looker.look(at(0)).before, None, "it is the target");
+    fixture.remove("proc/10");
+    assert_eq!([looker.look(at(1)).before, looker.look(at(2)).before], [None; 2], "that is told as its death");
+
+    app(&fixture, 2000);
+    let mut looker = Looker::new(Settings { before: before(1000), ..settings(&fixture) });
+    assert_eq!([looker.look(at(0)).before, looker.look(at(1)).before], [Some(Gone::Unknown), None]);
+
+    // It lives, and something else is watched for now.
+    let named = Settings { before: before(2000), name: Some("other".into()), ..settings(&fixture) };
+    fixture.process(12, 0, "other");
+    let mut looker = Looker::new(named);
+    assert_eq!((looker.look(at(0)).target.map(|it| it.pid), looker.look(at(1)).before), (Some(12), None));
+    fixture.remove("proc/10");
+    assert_eq!(looker.look(at(2)).before, Some(Gone::Unknown));
 }

@@ -29,6 +29,8 @@ enum App {
     Hangs,
     /// Fills a map, and no goroutine piles up beside it.
     Fills,
+    /// Has filled a map, and stands.
+    Full,
     /// Leaks goroutines that block for good, and serves all there is to be known of them.
     Blocks,
     /// Leaks in functions whose names mean harm.
@@ -167,8 +169,11 @@ async fn puller(
                 continue;
             }
             App::Silent => Err(PullFailed { reason: "unreachable", words: "connection refused".into() }),
-            App::Fills if kind == ProfileKind::Goroutine => Ok(Pulled::Profile(encode(&goroutines(&[(&[WATCH], 3)])))),
+            App::Fills | App::Full if kind == ProfileKind::Goroutine => {
+                Ok(Pulled::Profile(encode(&goroutines(&[(&[WATCH], 3)]))))
+            }
             App::Leaks | App::Fills => Ok(answer(kind, clients)),
+            App::Full => Ok(answer(kind, 9)),
             App::Blocks => Ok(blocked(kind, clients)),
             App::Hostile => Ok(harm(kind, clients)),
         };

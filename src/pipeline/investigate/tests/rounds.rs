@@ -78,3 +78,20 @@ async fn a_person_may_ask_for_a_round_and_is_told_what_becomes_of_it() {
     assert!(rig.incidents.borrow().is_empty(), "nobody is blamed for being looked at");
     assert_eq!(rig.runtime.borrow().pulls_error, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_filled_before_the_first_round_is_never_called_sure() {
+    let mut rig = Rig::start(App::Leaks);
+    rig.appear().await;
+    rig.pulls(2).await;
+    rig.app.send_replace(App::Full);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    rig.alarm(Severity::Warn).await;
+    let rests = |all: &Arc<Vec<IncidentView>>| all[0].evidence.iter().any(|it| it.kind == "standstill");
+    rig.story(|all| all.first().is_some_and(|it| !it.culprits.is_empty())).await;
+    let full = rig.story(rests).await;
+    assert!(full[0].verdict.contains("it has not grown for "), "{}", full[0].verdict);
+    let kinds: Vec<_> = full[0].evidence.iter().map(|it| (it.kind.as_str(), it.text.as_str())).collect();
+    assert!(kinds.iter().any(|it| it.0 == "how sure" && it.1.starts_with("medium")), "{kinds:?}");
+    assert!(!kinds.iter().any(|it| it.0 == "agreement"), "{kinds:?}");
+}

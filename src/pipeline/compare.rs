@@ -62,16 +62,19 @@ pub fn compare_read(material: &Material, now: &Profile) -> Compared {
     let present = Present { material, now, goroutines, leaked, look };
     let mut told = None;
     for baseline in material.baselines.in_turn(material.named_by) {
+        let named = told.as_ref().is_some_and(|it: &Compared| it.named_by.is_some());
+        if named && baseline.goroutines.is_none() {
+            continue;
+        }
         let Some(base) = unread.base(baseline, now) else { continue };
         let before = present.goroutines.as_ref().and(unread.beside(baseline.goroutines.as_ref()));
         let compared = present.compare(Some((baseline, &base)), before.as_ref());
         // What the goroutines would say of it may be sayable by an older baseline.
         let is_whole = before.is_some() || present.goroutines.is_none();
-        match told {
-            _ if compared.naming.is_named() && is_whole => return compared.with(material, unread),
-            Some(Compared { named_by: Some(_), .. }) => (),
-            _ => told = Some(compared),
+        if compared.naming.is_named() && is_whole {
+            return compared.with(material, unread);
         }
+        told = told.filter(|_| named).or(Some(compared));
     }
     told.unwrap_or_else(|| present.compare(None, None)).with(material, unread)
 }

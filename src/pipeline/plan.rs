@@ -10,8 +10,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Figures, Index, ProfileKind};
+use super::{Figures, ProfileKind};
 use crate::detect::Severity;
+
+mod step;
+
+pub use step::{Cause, Now, Purpose, Step, Wish};
 
 /// How often the index page is asked for the goroutine count: 1–4 ms at any count.
 const INDEX_EVERY: Duration = Duration::from_secs(15);
@@ -65,60 +69,6 @@ pub struct Settings {
     pub debug2: bool,
 }
 
-/// What decides over a step when its turn comes.
-#[derive(Clone, Copy, Debug)]
-pub struct Now<'a> {
-    pub figures: &'a Figures,
-    /// Of the last index page; its count is `None` while unknown.
-    pub index: Index,
-    /// Of the open incident.
-    pub severity: Option<Severity>,
-}
-
-/// What a pulled profile is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// The first plain heap of a new target.
-    FirstSight,
-    /// The app is well: something to compare with later.
-    Baseline,
-    /// The live heap of an app that a notice stands of: with an old figure nothing could be said for it, and rounds grow rare.
-    LiveHeap,
-    /// A round on an alert.
-    Evidence,
-    /// The goroutine count of the index page; nothing is kept.
-    Count,
-}
-
-impl Purpose {
-    /// What a profile is kept under; `None` for what is pulled because of an incident.
-    pub fn reason(self) -> Option<&'static str> {
-        match self {
-            Purpose::FirstSight => Some("first_sight"),
-            Purpose::Baseline => Some("baseline"),
-            Purpose::LiveHeap => Some("live_heap"),
-            Purpose::Evidence | Purpose::Count => None,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub kind: ProfileKind,
-    pub purpose: Purpose,
-}
-
-/// Why a round is wished for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// An alert opened or got worse.
-    Alert,
-    /// It turned critical: passes the cool-down, may take the last round of the hour, and cuts a round under way short.
-    Critical,
-    /// The open incident is not surely named. Waits twice as long each time, for each forces a collection.
-    Again,
-}
-
 /// Each step of a round in its order; the last three only as [`Plan::allows`].
 const ROUND: [ProfileKind; 6] = [
     ProfileKind::Heap,
@@ -128,15 +78,6 @@ const ROUND: [ProfileKind; 6] = [
     ProfileKind::GoroutineLeak,
     ProfileKind::GoroutineDump,
 ];
-
-/// What became of the wish for a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// At once, or as soon as the step under way is done.
-    Begun,
-    /// Not begun, by the reason label of `oomwatch.profiles.suppressed`.
-    Suppressed(&'static str),
-}
 
 /// Where the pulls of one target stand.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The plan under a made-up clock.
 
 use super::*;
+use crate::pipeline::Index;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 

@@ -78,3 +78,45 @@ async fn a_person_may_ask_for_a_round_and_is_told_what_becomes_of_it() {
     assert!(rig.incidents.borrow().is_empty(), "nobody is blamed for being looked at");
     assert_eq!(rig.runtime.borrow().pulls_error, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_filled_before_the_first_round_is_never_called_sure() {
+    let mut rig = Rig::start(App::Leaks);
+    rig.appear().await;
+    rig.pulls(2).await;
+    rig.app.send_replace(App::Full);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    rig.alarm(Severity::Warn).await;
+    let rests = |all: &Arc<Vec<IncidentView>>| all[0].evidence.iter().any(|it| it.kind == "standstill");
+    rig.story(|all| all.first().is_some_and(|it| !it.culprits.is_empty())).await;
+    let full = rig.story(rests).await;
+    assert!(full[0].verdict.contains("it has not grown for "), "{}", full[0].verdict);
+    let kinds: Vec<_> = full[0].evidence.iter().map(|it| (it.kind.as_str(), it.text.as_str())).collect();
+    assert!(kinds.iter().any(|it| it.0 == "how sure" && it.1.starts_with("medium")), "{kinds:?}");
+    assert!(!kinds.iter().any(|it| it.0 == "agreement"), "{kinds:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_kills_in_a_row_are_one_crash_loop_with_its_name_and_profiles() {
+    let mut rig = Rig::start(App::Leaks);
+    for _ in 0..50 {
+        rig.appear().await;
+        rig.pulls(1).await;
+        rig.alarm(Severity::Warn).await;
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        rig.tell(Finding::Vanished(Gone::OomKilled)).await;
+        rig.tell(Finding::Alert(Change::Cleared { kind: AlertKind::MemoryGrowth, at: Duration::ZERO })).await;
+    }
+    let looped = rig.incidents.wait_for(|all| all.first().is_some_and(|it| it.verdict.contains("50 kills")));
+    let incidents = timeout(Duration::from_secs(60), looped).await.expect("in time").expect("it runs").clone();
+    assert_eq!((incidents.len(), incidents[0].kind), (3, "crash_loop"));
+    assert!(incidents[0].verdict.contains("newStatsdBuffer"), "{}", incidents[0].verdict);
+    assert!(!incidents[0].profiles.is_empty());
+    let mut titles = Vec::new();
+    while let Ok(Outgoing::Urgent(event)) = rig.outgoing.try_recv() {
+        titles.push(event.title);
+    }
+    assert!(titles.len() <= 9, "three for each of the first two, and opening, name and loop: {titles:?}");
+    let loops = titles.iter().filter(|title| title.contains("crash loop")).count();
+    assert!((1..=2).contains(&loops), "{titles:?}");
+}

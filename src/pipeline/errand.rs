@@ -1,6 +1,7 @@
 //! One step of the plan on its way: pull, keep, read, compare. An errand owns all it needs, so that it can be dropped at any
 //! point: when the app is gone, what it was pulling is gone too.
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::incident::KeptProfile;
 use super::ledger::Ledger;
 use super::plan::{Now, Purpose, Step};
 use super::{Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, StoreRequest, WallClock};
-use crate::pprof::{Dump, Naming, dump};
+use crate::pprof::{Dump, Naming, dump, read};
 
 /// How a step ended.
 pub(super) struct Done {
@@ -28,6 +29,24 @@ pub(super) enum Yield {
     Index(Index),
     Dump(Arc<Dump>),
     Profile { bytes: bytes::Bytes, live_heap: Option<u64> },
+}
+
+/// What came of reading a profile.
+struct Read {
+    /// Of a heap: its bytes in use, or why it is none.
+    live_heap: Option<Result<u64, String>>,
+    readable: bool,
+    naming: Option<Result<Compared, String>>,
+}
+
+/// Of a heap its bytes in use; and whether it is a profile at all.
+fn look(kind: ProfileKind, bytes: &bytes::Bytes) -> (Option<Result<u64, String>>, bool) {
+    if !kind.is_heap() {
+        return (None, read::read_from(Cursor::new(bytes), read::MAX_INFLATED, read::MAX_MEMORY).is_ok());
+    }
+    let live = compare::live_heap(bytes);
+    let readable = live.is_ok();
+    (Some(live), readable)
 }
 
 /// What the round under way has brought so far, for its later steps to be named with.
@@ -102,14 +121,23 @@ impl Errand {
             Ok(Pulled::Profile(bytes)) => bytes,
         };
         let kept = self.keep(&bytes).await;
-        let (live_heap, naming) = self.read(bytes.clone()).await;
-        let (outcome, live_heap) = match live_heap {
-            Some(Err(words)) => (Err(PullFailed { reason: "not_a_profile", words }), None),
-            Some(Ok(total)) => (Ok(()), Some(total)),
-            None => (Ok(()), None),
+        let (store, pinned) = (self.store.clone(), self.pin() != Pin::None);
+        let Read { live_heap, readable, naming } = self.read(bytes.clone()).await;
+        if let Some(kept) = kept.as_ref().filter(|_| pinned) {
+            let compared = naming.as_ref().and_then(|it| it.as_ref().ok());
+            let base = compared.and_then(|it| it.against.as_ref()).map(|it| it.id.clone());
+            let _closed = store.send(StoreRequest::Settle { id: kept.id.clone(), readable, base }).await;
+        }
+        let live_heap = match live_heap {
+            // What is no profile is no evidence either.
+            Some(Err(words)) => {
+                let outcome = Err(PullFailed { reason: "not_a_profile", words });
+                return Done { step, took: reply.took, outcome, kept: None, naming };
+            }
+            Some(Ok(total)) => Some(total),
+            None => None,
         };
-        let outcome = outcome.map(|()| Yield::Profile { bytes, live_heap });
-        Done { step, took: reply.took, outcome, kept, naming }
+        Done { step, took: reply.took, outcome: Ok(Yield::Profile { bytes, live_heap }), kept, naming }
     }
 
     async fn pull(&self) -> PullReply {
@@ -156,24 +184,24 @@ impl Errand {
     fn pin(&self) -> Pin {
         match (&self.step.purpose, &self.incident) {
             (Purpose::FirstSight | Purpose::Baseline, _) => Pin::Baseline,
-            (Purpose::Evidence, Some(id)) if self.step.kind != ProfileKind::Heap => Pin::Incident(id.clone()),
+            (Purpose::Evidence, Some(id)) => Pin::Incident(id.clone()),
             _ => Pin::None,
         }
     }
 
     /// Reads and compares on a blocking thread.
-    async fn read(mut self, bytes: bytes::Bytes) -> (Option<Result<u64, String>>, Option<Result<Compared, String>>) {
+    async fn read(mut self, bytes: bytes::Bytes) -> Read {
         let work = move || {
-            let is_heap = self.step.kind.is_heap();
-            let live = is_heap.then(|| compare::live_heap(&bytes));
-            let readable = !matches!(live, Some(Err(_)));
-            if self.step.purpose != Purpose::Evidence || !readable {
-                return (live, None);
+            let (live_heap, readable) = look(self.step.kind, &bytes);
+            if self.step.purpose != Purpose::Evidence || matches!(live_heap, Some(Err(_))) {
+                return Read { live_heap, readable, naming: None };
             }
             self.round.take(self.step.kind, self.at, bytes);
-            (live, self.material(None).map(|material| compare::compare(&material)))
+            Read { live_heap, readable, naming: self.material(None).map(|material| compare::compare(&material)) }
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or((Some(Err("the profile broke its reader".to_owned())), None))
+        let broken = Some(Err("the profile broke its reader".to_owned()));
+        let read = tokio::task::spawn_blocking(work).await;
+        read.unwrap_or(Read { live_heap: broken, readable: false, naming: None })
     }
 
     /// What is known once the step at hand is part of the round; `None` without a heap.
@@ -184,3 +212,6 @@ impl Errand {
         Some(Material { baselines, heap, goroutines, leaked, dump, previous, at, rss_bytes, fds })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@
 use super::delta::Delta;
 use super::names::{self, Kind};
 use super::naming::Culprit;
-use super::read::{Frame, Profile};
+use super::read::{Frame, Profile, SampleType};
 
 /// Frames kept of a stack that leaves this folder.
 pub(super) const MAX_STACK: usize = 64;
@@ -108,10 +108,28 @@ impl<'a> Growth<'a> {
     }
 }
 
-/// Bytes in use; a profile that has another name for them shows them first.
+/// Whether two profiles count the same: what a viewer shows of each must stand in the other, in the same unit.
+///
+/// # Errors
+/// When they do not, in words: the difference of a heap and of goroutines is a number that means nothing.
+pub fn comparable(base: &Profile, now: &Profile) -> Result<(), String> {
+    let shown = |profile: &Profile| profile.sample_types.get(profile.default_type).cloned();
+    let (of_base, of_now) = (shown(base), shown(now));
+    let in_both = |kind: &SampleType| [base, now].iter().all(|profile| profile.sample_types.contains(kind));
+    if of_base.iter().chain(&of_now).all(in_both) && of_base.is_some() == of_now.is_some() {
+        return Ok(());
+    }
+    let words = |kind: Option<SampleType>| {
+        kind.map_or("nothing".to_owned(), |it| format!("{} in {}", names::clean(&it.name), names::clean(&it.unit)))
+    };
+    Err(format!("not comparable: the base counts {}, the other profile {}", words(of_base), words(of_now)))
+}
+
+/// Bytes in use; a profile that has another name for them shows them first. Those of the base go by the same name.
 fn space_column(base: Option<&Profile>, now: &Profile) -> (usize, usize) {
-    let of = |profile: &Profile| profile.type_index("inuse_space").unwrap_or(profile.default_type);
-    (base.map_or(0, of), of(now))
+    let of_now = now.type_index("inuse_space").unwrap_or(now.default_type);
+    let name = now.sample_types.get(of_now).map_or("", |kind| kind.name.as_str());
+    (base.and_then(|base| base.type_index(name)).unwrap_or(usize::MAX), of_now)
 }
 
 fn objects_column(base: Option<&Profile>, now: &Profile) -> (usize, usize) {
@@ -199,7 +217,7 @@ fn rows<'a>(delta: &Delta<'a>, mut pairs: Vec<Pair>) -> Vec<Row<'a>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::heap;
+    use super::super::testing::{goroutines, heap};
     use super::*;
 
     const GROW: &str = "bytes.growSlice /usr/local/go/src/bytes/buffer.go 252";
@@ -271,6 +289,23 @@ mod tests {
         let seen: Vec<_> = growth.rows.iter().map(|row| (row.bytes, growth.share(row))).collect();
         assert_eq!(seen, [(4096, 1.0), (-8192, 0.0)]);
         assert_eq!((growth.grown_bytes, growth.net_bytes), (4096, -4096));
+    }
+
+    #[test]
+    fn profiles_of_other_kinds_are_refused_in_words() {
+        let (held, standing) = (heap(&[(&[MAIN], 8192)]), goroutines(&[(&[MAIN], 9)]));
+        let mut allocs = heap(&[(&[MAIN], 8192)]);
+        allocs.default_type = 1;
+        assert_eq!((comparable(&held, &allocs), comparable(&standing, &standing)), (Ok(()), Ok(())));
+        let words = "not comparable: the base counts goroutine in count, the other profile inuse_space in bytes";
+        assert_eq!(comparable(&standing, &held), Err(words.to_owned()));
+        assert!(comparable(&held, &standing).is_err());
+        assert!(comparable(&Profile::default(), &held).is_err_and(|words| words.contains("the base counts nothing")));
+        let mut megabytes = heap(&[(&[MAIN], 8192)]);
+        megabytes.sample_types[3].unit = "megabytes".into();
+        assert!(comparable(&megabytes, &held).is_err());
+        let growth = Growth::between(Some(&standing), &held);
+        assert_eq!(growth.net_bytes, 8192, "goroutines are no bytes");
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod wire;
 pub(crate) mod words;
 
 pub use class::Class;
-pub use diff::Growth;
+pub use diff::{Growth, comparable};
 pub use dump::Dump;
 pub use flat::{Flat, flat};
 pub use goroutines::Groups;

@@ -6,7 +6,7 @@
 
 use super::blocked;
 use super::class::Class;
-use super::diff::{Growth, Row};
+use super::diff::{Growth, Row, comparable};
 use super::dump::Dump;
 use super::goroutines::{Group, Groups};
 use super::language::{Language, language};
@@ -152,6 +152,9 @@ impl<'a> Case<'a> {
             return unknown(evidence::NO_SYMBOLS.into());
         }
         let Some(base) = self.input.base else { return self.without_base() };
+        if let Err(words) = comparable(base, self.input.now) {
+            return unknown(words);
+        }
         let (heap, goroutines) = (self.heap_leak(), self.goroutine_leak());
         let stacks =
             goroutines.as_ref().map_or(0, |it| it.culprits.iter().map(|it| it.grew_bytes).fold(0, i64::saturating_add));

@@ -93,6 +93,13 @@ fn nobody_is_named_without_reason() {
 }
 
 #[test]
+fn unlike_profiles_name_nobody() {
+    let (base, now) = (goroutines(&[(LEAK, 9)]), heap(&[(LEAK, 100 * MIB)]));
+    let naming = name(&input(&base, &now));
+    assert!(!naming.is_named() && naming.sentence.starts_with("not comparable: the base counts goroutine"));
+}
+
+#[test]
 fn a_leak_hidden_by_a_shrinking_cache_is_named_once_something_agrees() {
     let base = heap(&[(LEAK, MIB), (&[CACHE, MAIN], 100 * MIB)]);
     let now = heap(&[(LEAK, 41 * MIB)]);

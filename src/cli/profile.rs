@@ -45,7 +45,8 @@ pub fn run(command: &Command, settings: Option<&Path>) -> ExitCode {
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct TopArgs {
-    /// By function, as `go tool pprof -top` does.
+    /// By function, as `go tool pprof -top` does, with the frames and names that the profile has: its drop_frames are not applied, and
+    /// no program on this machine is asked for names.
     #[arg(long)]
     pub flat: bool,
     #[arg(long)]
@@ -55,7 +56,7 @@ pub struct TopArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct DiffArgs {
-    /// By function, as `go tool pprof -top -diff_base` does.
+    /// By function, as `go tool pprof -top -diff_base` does; what is left aside is the same as in top.
     #[arg(long)]
     pub flat: bool,
     #[arg(long)]

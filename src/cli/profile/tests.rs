@@ -30,24 +30,34 @@ fn ran(base: Option<&PathBuf>, now: &Path, flat: bool, json: bool) -> (u8, Strin
     (code, String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Heap,
+    Goroutines,
+}
+
 /// With every string in it hostile.
-fn hostile(bytes: i64, of: fn(&[(&[&str], i64)]) -> Profile) -> Profile {
+fn hostile(value: i64, kind: Kind) -> Profile {
     let (leaf, owner) =
         (format!("main.{HARM} /app/{HARM}.go 26"), format!("main.job{HARM} /m/{HARM}@v1.2.3/{HARM} 57"));
-    of(&[(&[&leaf, &owner], bytes)])
+    let stack: &[&str] = &[&leaf, &owner];
+    match kind {
+        Kind::Heap => heap(&[(stack, value)]),
+        Kind::Goroutines => goroutines(&[(stack, value)]),
+    }
 }
 
 #[test]
 fn no_string_of_a_profile_reaches_the_terminal_raw() {
     let files = Files::new();
     let renamed = |bytes, kind: &str, unit: &str| {
-        let mut profile = hostile(bytes, heap);
+        let mut profile = hostile(bytes, Kind::Heap);
         (profile.sample_types[3].name, profile.sample_types[3].unit) = (kind.into(), unit.into());
         profile
     };
     let pairs = [
-        (hostile(1 << 20, heap), hostile(90 << 20, heap)),
-        (hostile(9, goroutines), hostile(900, goroutines)),
+        (hostile(1 << 20, Kind::Heap), hostile(90 << 20, Kind::Heap)),
+        (hostile(9, Kind::Goroutines), hostile(900, Kind::Goroutines)),
         (renamed(1 << 20, HARM, "bytes"), renamed(90 << 20, HARM, "bytes")),
         (renamed(1 << 20, "inuse_space", HARM), renamed(90 << 20, "inuse_space", HARM)),
     ];

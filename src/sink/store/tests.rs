@@ -131,7 +131,7 @@ async fn an_answer_that_is_no_profile_takes_no_pin() {
     let dir = tempfile::tempdir().unwrap();
     let mut store_ = store(Some(dir.path()), 1_000, 9, 100).await;
     let well = baseline(&mut store_, "heap_gc").await;
-    let gc = evidence(&mut store_, "heap_gc", "i1", Some(&well)).await;
+    let gc = evidence(&mut store_, "heap_gc", "i1", None).await;
     for (kind, pin) in
         [("heap_gc", Pin::Baseline), ("heap_gc", Pin::Incident("i1".into())), ("heap", Pin::Incident("i2".into()))]
     {

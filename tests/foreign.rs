@@ -1,6 +1,6 @@
 //! Profiles that are not Go's: a Node service with Datadog's own profiler (`@datadog/pprof`) and a Rust service with jemalloc's
 //! (`jemalloc_pprof`) leak, and are named by `profile diff` from two profiles pulled by hand, and by the sidecar. A Rust program is
-//! tried with lines, with the symbols alone that a release has by default, and without any.
+//! tried with lines, with the symbols alone that a release has by default, and without any. The sums are those of `go tool pprof`.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use support::pprof::flat_agrees;
 use support::{Kept, OOMWATCH, Sidecar, have, lines_of, root, wait_for};
 
 /// A leaking service, told to leak by [`leak`]; ends with its standard input.
@@ -71,6 +72,15 @@ fn diff(base: &Path, now: &Path) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Each by itself, and their difference.
+fn agree_with_go(base: &Path, now: &Path) {
+    if have("go", "foreign") {
+        flat_agrees(None, base);
+        flat_agrees(None, now);
+        flat_agrees(Some(base), now);
+    }
+}
+
 #[test]
 fn two_profiles_of_a_node_service_name_its_leak() {
     let Some((_service, address)) = node(8) else { return };
@@ -82,6 +92,7 @@ fn two_profiles_of_a_node_service_name_its_leak() {
         pull(address, &now);
         Some(diff(&base, &now)).filter(|it| it["naming"]["named"] == true)
     });
+    agree_with_go(&base, &now);
     let first = &named["rows"][0];
     assert!(
         first["function"] == "remember" && first["file"].as_str().unwrap().ends_with("foreign/node/app.mjs"),
@@ -145,6 +156,9 @@ fn two_profiles_of_a_rust_service_name_its_leak() {
         let sure =
             |it: &serde_json::Value| ["high", "medium"].map(|word| it["naming"]["confidence"] == word).contains(&true);
         let named = rust_diff(&program, dir.path(), sure);
+        // pprof would give the functions its own names from the program, were it there; we take those of the profile.
+        std::fs::remove_file(&program).unwrap();
+        agree_with_go(&dir.path().join("base"), &dir.path().join("now"));
         let first = &named["rows"][0];
         assert_eq!(first["function"], function, "{named:#}");
         assert_eq!(first["made_by"], function, "{named:#}");

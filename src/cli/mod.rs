@@ -11,6 +11,7 @@ mod healthcheck;
 mod http;
 mod logging;
 pub mod manifest;
+mod plain;
 pub mod profile;
 pub mod pull;
 pub mod replay;

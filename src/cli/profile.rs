@@ -12,7 +12,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::pull;
+use super::{plain, pull};
 use crate::pprof::{self, Confidence, Culprit, Flat, Groups, Growth, Naming, Profile, read};
 use crate::sys;
 
@@ -45,7 +45,8 @@ pub fn run(command: &Command, settings: Option<&Path>) -> ExitCode {
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct TopArgs {
-    /// By function, as `go tool pprof -top` does.
+    /// By function, as `go tool pprof -top` does, with the frames and names that the profile has: its drop_frames are not applied, and
+    /// no program on this machine is asked for names.
     #[arg(long)]
     pub flat: bool,
     #[arg(long)]
@@ -55,7 +56,7 @@ pub struct TopArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct DiffArgs {
-    /// By function, as `go tool pprof -top -diff_base` does.
+    /// By function, as `go tool pprof -top -diff_base` does; what is left aside is the same as in top.
     #[arg(long)]
     pub flat: bool,
     #[arg(long)]
@@ -69,10 +70,12 @@ pub fn top(args: &TopArgs, out: &mut impl Write, errors: &mut impl Write) -> u8 
     finish(load(&args.file, read::MAX_MEMORY).map(|now| report(None, &now, args.flat, args.json, out)), errors)
 }
 
-/// Prints what grew from `base` to `now`. Returns the exit code as [`top`] does.
+/// Prints what grew from `base` to `now`. Returns the exit code as [`top`] does; a heap and goroutines have no difference.
 pub fn diff(args: &DiffArgs, out: &mut impl Write, errors: &mut impl Write) -> u8 {
     let both = load(&args.base, read::MAX_MEMORY).and_then(|base| {
         let now = load(&args.now, base.memory_beside())?;
+        let words = |why| format!("{} and {}: {why}", args.base.display(), args.now.display());
+        pprof::comparable(&base, &now).map_err(words)?;
         Ok((base, now))
     });
     finish(both.map(|(base, now)| report(Some(&base), &now, args.flat, args.json, out)), errors)
@@ -102,16 +105,11 @@ fn report(base: Option<&Profile>, now: &Profile, flat: bool, json: bool, out: &m
     let mut out = BufWriter::new(out);
     match (flat, json) {
         (true, false) => flat_text(&pprof::flat(base, now), &mut out)?,
-        (true, true) => pretty(&FlatJson(&pprof::flat(base, now)), &mut out)?,
+        (true, true) => plain::json(&FlatJson(&pprof::flat(base, now)), &mut out)?,
         (false, false) => out.write_all(Table::of(base, now).text().as_bytes())?,
-        (false, true) => pretty(&Table::of(base, now), &mut out)?,
+        (false, true) => plain::json(&Table::of(base, now), &mut out)?,
     }
     out.flush()
-}
-
-fn pretty(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    out.write_all(b"\n")
 }
 
 /// pprof's own columns: `%10s %5s%% %5s%% %10s %5s%%  name`.
@@ -120,7 +118,7 @@ fn flat_text(flat: &Flat, out: &mut impl Write) -> io::Result<()> {
         "bytes" if value != 0 => format!("{value}B"),
         _ => value.to_string(),
     };
-    writeln!(out, "Type: {}", flat.sample_type)?;
+    writeln!(out, "Type: {}", plain::name(flat.sample_type))?;
     writeln!(out, "Showing nodes accounting for all of {} total", show(flat.total))?;
     writeln!(out, "{:>10} {:>5}% {:>5}% {:>10} {:>5}%", "flat", "flat", "sum", "cum", "cum")?;
     let mut sum = 0_i64;
@@ -128,7 +126,7 @@ fn flat_text(flat: &Flat, out: &mut impl Write) -> io::Result<()> {
         sum = sum.saturating_add(row.flat);
         let part = |value: i64| share_of(value, flat.total);
         let (flat, cum) = (show(row.flat), show(row.cum));
-        let name = row.function.replace(char::is_control, "?");
+        let name = plain::name(&row.function);
         writeln!(out, "{flat:>10} {} {} {cum:>10} {}  {name}", part(row.flat), part(sum), part(row.cum))?;
     }
     Ok(())
@@ -276,7 +274,7 @@ impl<'a> Table<'a> {
         match self.unit.as_str() {
             "bytes" => format!("{sign}{}", pprof::words::bytes(value)),
             "count" => value.to_string(),
-            unit => format!("{value} {unit}"),
+            unit => format!("{value} {}", pprof::names::clean(unit)),
         }
     }
 }
@@ -340,3 +338,6 @@ fn align(text: &mut String, lines: &[[String; 5]]) {
         let _ = writeln!(text, "{value:>a$}  {share:>b$}  {leaf:<c$}  {maker:<d$}  {at}");
     }
 }
+
+#[cfg(test)]
+mod tests;

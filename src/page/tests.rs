@@ -109,7 +109,7 @@ async fn store_of_all_but_one(mut requests: mpsc::Receiver<StoreRequest>) {
                 taken_at: 60.0,
                 bytes: 9,
             }])),
-            StoreRequest::Save { .. } => panic!("the page saves nothing"),
+            StoreRequest::Save { .. } | StoreRequest::Settle { .. } => panic!("the page saves nothing"),
         }
     }
 }

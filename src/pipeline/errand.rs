@@ -1,6 +1,7 @@
 //! One step of the plan on its way: pull, keep, read, compare. An errand owns all it needs, so that it can be dropped at any
 //! point: when the app is gone, what it was pulling is gone too.
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::{
     Figures, Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, ReadingPlace,
     StoreRequest, WallClock,
 };
-use crate::pprof::{Dump, Profile, dump};
+use crate::pprof::{Dump, Profile, dump, read};
 
 /// How a step ended.
 pub(super) struct Done {
@@ -37,6 +38,18 @@ pub(super) enum Yield {
 /// Bytes of profiles, as they are kept, that a round holds to compare with: a large app's have 2 MiB each. As many go into one
 /// upload.
 const HELD: usize = crate::datadog::MAX_UPLOAD;
+
+/// What came of reading a profile.
+struct Read {
+    /// Of a heap: its bytes in use, or why it is none.
+    live_heap: Option<Result<u64, String>>,
+    readable: bool,
+    naming: Option<Result<Compared, String>>,
+}
+
+fn is_profile(bytes: &bytes::Bytes) -> bool {
+    read::read_from(Cursor::new(bytes), read::MAX_INFLATED, read::MAX_MEMORY).is_ok()
+}
 
 /// What the round under way has brought so far, for its later steps to be named with.
 #[derive(Clone, Debug, Default)]
@@ -130,14 +143,23 @@ impl Errand {
             Ok(Pulled::Profile(bytes)) => bytes,
         };
         let kept = self.keep(&bytes).await;
-        let (live_heap, naming) = self.read(bytes.clone()).await;
-        let (outcome, live_heap) = match live_heap {
-            Some(Err(words)) => (Err(PullFailed { reason: "not_a_profile", words }), None),
-            Some(Ok(total)) => (Ok(()), Some(total)),
-            None => (Ok(()), None),
+        let (store, pinned) = (self.store.clone(), self.pin() != Pin::None);
+        let Read { live_heap, readable, naming } = self.read(bytes.clone()).await;
+        if let Some(kept) = kept.as_ref().filter(|_| pinned) {
+            let compared = naming.as_ref().and_then(|it| it.as_ref().ok());
+            let base = compared.and_then(|it| it.against.as_ref()).map(|it| it.id.clone());
+            let _closed = store.send(StoreRequest::Settle { id: kept.id.clone(), readable, base }).await;
+        }
+        let live_heap = match live_heap {
+            // What is no profile is no evidence either.
+            Some(Err(words)) => {
+                let outcome = Err(PullFailed { reason: "not_a_profile", words });
+                return Done { step, took: reply.took, outcome, kept: None, naming };
+            }
+            Some(Ok(total)) => Some(total),
+            None => None,
         };
-        let outcome = outcome.map(|()| Yield::Profile { bytes, live_heap });
-        Done { step, took: reply.took, outcome, kept, naming }
+        Done { step, took: reply.took, outcome: Ok(Yield::Profile { bytes, live_heap }), kept, naming }
     }
 
     async fn pull(&self) -> PullReply {
@@ -186,33 +208,34 @@ impl Errand {
     fn pin(&self) -> Pin {
         match (&self.step.purpose, &self.incident) {
             (Purpose::FirstSight | Purpose::Baseline, _) => Pin::Baseline,
-            (Purpose::Evidence, Some(id)) if self.step.kind != ProfileKind::Heap => Pin::Incident(id.clone()),
+            (Purpose::Evidence, Some(id)) => Pin::Incident(id.clone()),
             _ => Pin::None,
         }
     }
 
     /// Reads and compares on a blocking thread.
-    async fn read(mut self, bytes: bytes::Bytes) -> (Option<Result<u64, String>>, Option<Result<Compared, String>>) {
+    async fn read(mut self, bytes: bytes::Bytes) -> Read {
         let place = self.reading.take().await;
         let work = move || {
             let _place = place;
             let heap = self.step.kind.is_heap().then(|| compare::read_heap(&bytes));
             let of_read =
                 |heap: &Result<Profile, String>| heap.as_ref().map_err(Clone::clone).and_then(compare::live_heap);
-            let live = heap.as_ref().map(of_read);
-            if self.step.purpose != Purpose::Evidence || matches!(live, Some(Err(_))) {
-                return (live, None);
+            let live_heap = heap.as_ref().map(of_read);
+            let readable = live_heap.as_ref().map_or_else(|| is_profile(&bytes), Result::is_ok);
+            let is_evidence = self.step.purpose == Purpose::Evidence && !matches!(live_heap, Some(Err(_)));
+            if !is_evidence || !self.round.take(self.step.kind, self.at, bytes) {
+                return Read { live_heap, readable, naming: None };
             }
-            if !self.round.take(self.step.kind, self.at, bytes) {
-                return (live, None);
-            }
-            let compared = self.material(None).map(|material| match heap {
+            let naming = self.material(None).map(|material| match heap {
                 Some(Ok(heap)) => Ok(compare::compare_read(&material, &heap)),
                 _ => compare::compare(&material),
             });
-            (live, compared)
+            Read { live_heap, readable, naming }
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or((Some(Err("the profile broke its reader".to_owned())), None))
+        let broken = Some(Err("the profile broke its reader".to_owned()));
+        let read = tokio::task::spawn_blocking(work).await;
+        read.unwrap_or(Read { live_heap: broken, readable: false, naming: None })
     }
 
     /// What is known once the step at hand is part of the round; `None` without a heap.
@@ -227,18 +250,4 @@ impl Errand {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_round_holds_eight_mebibytes_and_a_heap_gives_way_to_the_next() {
-        let profile = |mib: usize| bytes::Bytes::from(vec![0; mib << 20]);
-        let mut round = Round::default();
-        let mut take = |kind, mib| round.take(kind, Duration::ZERO, profile(mib));
-        assert!(take(ProfileKind::Heap, 8) && take(ProfileKind::HeapAfterGc, 6));
-        assert!(!take(ProfileKind::Goroutine, 3) && take(ProfileKind::Goroutine, 2));
-        assert!(!take(ProfileKind::GoroutineLeak, 1), "it is full");
-        assert!(take(ProfileKind::Goroutine, 1) && take(ProfileKind::GoroutineLeak, 1));
-        assert!(round.collected && round.goroutines.is_some_and(|it| it.len() == 1 << 20));
-    }
-}
+mod tests;

@@ -127,6 +127,13 @@ pub enum StoreRequest {
         id: String,
         reply: oneshot::Sender<Option<bytes::Bytes>>,
     },
+    /// What came of reading one that was saved with a pin. Until then it stays and takes the place of no other.
+    Settle {
+        id: String,
+        readable: bool,
+        /// The baseline that it was compared with, which stays with the incident.
+        base: Option<String>,
+    },
     /// Forgets a profile; answers whether there was one.
     Forget {
         id: String,
@@ -143,7 +150,7 @@ pub enum StoreRequest {
 pub struct StoredProfile {
     pub id: String,
     pub kind: String,
-    /// Why it was pulled; `""` for one of an earlier run.
+    /// Why it was pulled; `""` where an earlier run's index is lost.
     pub reason: String,
     /// Unix seconds.
     pub taken_at: f64,
@@ -167,6 +174,7 @@ pub enum Pin {
     None,
     /// The last of its kind stays.
     Baseline,
-    /// Evidence of this incident: stays until the next incident has some, the last of each kind.
+    /// Evidence of this incident: stays until the next incident has some that can be read, the last of each kind. A plain heap
+    /// stays until one after a collection is there.
     Incident(String),
 }

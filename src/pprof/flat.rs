@@ -6,6 +6,10 @@
 //!
 //! Names are written as pprof writes them, which cuts what it takes for the parameters of C++ out of the names of some generic Go
 //! functions: `hmac.New[go.shape.interface { Size() int }]` becomes `hmac.New[go.shape.interface { Size int }]`.
+//!
+//! Missing: `drop_frames` and `keep_frames`, by whose patterns pprof takes an allocator's own frames out (neither Go nor the profilers of
+//! Rust and Node write them); and names that pprof takes from a program on this machine, where a profile has none or says nothing of
+//! having them. Functions are counted as the profile has them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

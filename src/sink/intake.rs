@@ -25,7 +25,7 @@ use super::key::{Key, header};
 use super::ledger::Now;
 use super::outcome::Outcome;
 use super::spool::disk::Disk;
-use super::spool::storage::{Opener, opener};
+use super::storage::{Opener, opener};
 use crate::datadog::{Answer, Encoder, EncoderSettings, Policy};
 use crate::pipeline::{Outgoing, StopTime, WallClock, wall_clock};
 use crate::secret::Secret;

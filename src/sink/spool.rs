@@ -6,7 +6,6 @@
 
 pub(super) mod disk;
 pub(super) mod record;
-pub(super) mod storage;
 #[cfg(test)]
 pub(super) mod testing;
 
@@ -277,6 +276,6 @@ fn is_over(rest: Option<Instant>, now: Instant) -> bool {
 
 /// The second of the last partial flush that the folder knows of: whoever flushes within that second takes another one.
 pub fn last_partial(dir: &Path) -> Option<i64> {
-    let mut folder = storage::Folder::look(dir).ok()?;
+    let mut folder = super::storage::Folder::look(dir).ok()?;
     disk::read_stamp(&mut folder)
 }

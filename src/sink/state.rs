@@ -5,9 +5,7 @@
 //! line holds a version and a checksum. A file of another version, or one that is not what was written, is told once and counted,
 //! and everything starts anew; a disk that fails costs the state and nothing else.
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +14,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::whole;
+use super::storage::Folder;
+use super::{sealed, whole};
 use crate::pipeline::WallClock;
 use crate::pipeline::saved::{INCIDENTS, Saved, SavedIncident, SavedWatch};
 use crate::snapshot::{DegradedView, IncidentView};
@@ -24,7 +23,7 @@ use crate::telemetry;
 
 const NAME: &str = "oomwatch.state";
 const UNFINISHED: &str = ".unfinished-oomwatch.state";
-/// The first line: this, a version, the checksum of what follows as eight hex digits.
+/// What the first line begins with ([`sealed`]).
 const MAGIC: &str = "oomwatch-state";
 const VERSION: u32 = 1;
 /// Fifty incidents with long stacks are a tenth of it. What would be longer leaves the oldest incidents out.
@@ -47,10 +46,10 @@ pub enum Found {
 
 /// Makes the folder and tries it; the words say what is wrong and what mends it.
 pub fn check(dir: &Path) -> Option<DegradedView> {
-    let tried = DirBuilder::new().recursive(true).mode(0o700).create(dir).and_then(|()| {
-        whole::remove(&dir.join(UNFINISHED))?;
-        whole::write_through(&dir.join(UNFINISHED), b"")?;
-        whole::remove(&dir.join(UNFINISHED))
+    let tried = Folder::make(dir).and_then(|mut folder| {
+        whole::remove(&mut folder, UNFINISHED)?;
+        whole::write_through(&mut folder, UNFINISHED, b"")?;
+        whole::remove(&mut folder, UNFINISHED)
     });
     tried.err().map(|fault| degraded(&fault.to_string()))
 }
@@ -79,7 +78,8 @@ pub fn load(dir: &Path) -> Option<Box<Saved>> {
 
 fn find(dir: &Path) -> Found {
     let unusable = |reason, why: String| Found::Unusable { reason, why };
-    let bytes = match whole::read(&dir.join(NAME), MAX_BYTES as u64) {
+    let read = Folder::look(dir).and_then(|mut folder| whole::read(&mut folder, NAME, MAX_BYTES as u64));
+    let bytes = match read {
         Ok(bytes) => bytes,
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Found::Nothing,
         Err(fault) => return unusable("read", fault.to_string()),
@@ -92,17 +92,7 @@ fn find(dir: &Path) -> Found {
 
 fn decode(bytes: &[u8]) -> Result<Saved, (&'static str, String)> {
     let damaged = |why: &str| ("damaged", why.to_owned());
-    let end = memchr::memchr(b'\n', bytes).ok_or_else(|| damaged("it has no first line"))?;
-    let (head, body) = (&bytes[..end], &bytes[end + 1..]);
-    let head = std::str::from_utf8(head).map_err(|_| damaged("its first line is no text"))?;
-    let words: Vec<&str> = head.split(' ').collect();
-    let [MAGIC, version, sum] = words[..] else { return Err(damaged("its first line is not ours")) };
-    if version != VERSION.to_string() {
-        return Err(("version", format!("it is of version {version}, and this program knows {VERSION}")));
-    }
-    if sum != format!("{:08x}", crc32fast::hash(body)) {
-        return Err(damaged("its checksum is not that of its content"));
-    }
+    let body = sealed::open(MAGIC, VERSION, bytes)?;
     let saved: Saved = serde_json::from_slice(body).map_err(|fault| damaged(&fault.to_string()))?;
     if saved.rules.is_sound() { Ok(saved) } else { Err(damaged("a figure in it is out of bounds")) }
 }
@@ -111,19 +101,16 @@ fn encode(saved: &mut Saved) -> Vec<u8> {
     loop {
         let body = serde_json::to_vec(saved).expect("numbers and text have a form in JSON");
         if body.len() + 64 <= MAX_BYTES || saved.incidents.pop().is_none() {
-            let mut bytes = format!("{MAGIC} {VERSION} {:08x}\n", crc32fast::hash(&body)).into_bytes();
-            bytes.extend_from_slice(&body);
-            return bytes;
+            return sealed::seal(MAGIC, VERSION, &body);
         }
     }
 }
 
 fn write(dir: &Path, bytes: &[u8]) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut folder = Folder::make(dir)?;
     // What a kill left under its name goes first.
-    let unfinished = dir.join(UNFINISHED);
-    whole::remove(&unfinished)?;
-    whole::write(&unfinished, &dir.join(NAME), bytes)
+    whole::remove(&mut folder, UNFINISHED)?;
+    whole::write(&mut folder, UNFINISHED, NAME, bytes)
 }
 
 /// The owner of the file.

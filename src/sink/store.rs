@@ -1,11 +1,13 @@
 //! Keeps profiles: on disk where there is a folder, else in memory, and in memory too when the disk fails.
 //!
 //! Bounded on both sides, because a kubelet evicts the whole pod when its volume is over quota: room is made before a profile
-//! is written. The oldest that is not pinned goes first, and what is pinned (the last baselines, the evidence of the last
-//! incident: five at most) gives way to nothing but another pin. Pins are not kept across a restart.
+//! is written. The oldest that is not pinned goes first, and what is pinned ([`pins`]: nine or so) gives way to nothing but another
+//! pin. Reasons and pins outlive a restart in an [`index`] beside the files.
+
+mod index;
+mod pins;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -13,7 +15,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use self::pins::{Pins, Role};
 use super::complaints::Complaints;
+use super::storage::Folder;
 use super::{random, store_dir};
 use crate::pipeline::{NewProfile, Pin, StoreRequest, StoredProfile};
 
@@ -40,7 +44,7 @@ impl Default for Settings {
 pub struct Store {
     settings: Settings,
     /// The folder, while it can be used.
-    dir: Option<Arc<PathBuf>>,
+    folder: Option<Folder>,
     /// Oldest first. At most `max_files`.
     kept: Vec<Kept>,
     complaints: Complaints,
@@ -54,14 +58,14 @@ struct Kept {
     /// Unix seconds.
     taken_at: f64,
     bytes: u64,
-    pin: Pin,
+    pins: Pins,
     /// `None`: it is on disk.
     memory: Option<Bytes>,
 }
 
 impl Store {
     pub fn new(settings: Settings) -> Store {
-        Store { settings, dir: None, kept: Vec::new(), complaints: Complaints::default() }
+        Store { settings, folder: None, kept: Vec::new(), complaints: Complaints::default() }
     }
 
     /// Lists the folder, then answers until the requests end.
@@ -72,6 +76,7 @@ impl Store {
                 // An asker that is gone is no fault.
                 StoreRequest::Save { profile, reply } => drop(reply.send(self.save(profile).await)),
                 StoreRequest::Read { id, reply } => drop(reply.send(self.read(&id).await)),
+                StoreRequest::Settle { id, readable, base } => self.settle(&id, readable, base.as_deref()).await,
                 StoreRequest::Forget { id, reply } => drop(reply.send(self.forget(&id).await)),
                 StoreRequest::List { reply } => drop(reply.send(self.list())),
             }
@@ -79,23 +84,47 @@ impl Store {
     }
 
     async fn open(&mut self) {
-        let Some(dir) = self.settings.dir.clone().map(Arc::new) else {
+        let Some(dir) = self.settings.dir.clone() else {
             return;
         };
-        match blocking({
+        let opened = blocking({
             let dir = dir.clone();
-            move || store_dir::open(&dir)
-        })
-        .await
-        {
-            Ok(found) => {
+            move || {
+                let (mut folder, found) = store_dir::open(&dir)?;
+                let entries = index::read(&mut folder);
+                Ok((folder, found, entries))
+            }
+        });
+        match opened.await {
+            Ok((folder, found, entries)) => {
                 info!(profiles = found.len(), "profiles are kept in {}", dir.display());
-                self.kept = found.into_iter().map(Kept::on_disk).collect();
-                self.dir = Some(dir);
-                self.make_room(true, 0, 0, &Pin::None).await;
+                self.folder = Some(folder);
+                self.take_in(found, &entries).await;
             }
             Err(error) => warn!("profiles are kept in memory: cannot use profile.dir {}: {error}", dir.display()),
         }
+    }
+
+    /// What an earlier run left, within today's limits.
+    async fn take_in(&mut self, mut found: Vec<store_dir::Found>, entries: &[index::Entry]) {
+        let place = |file: &store_dir::Found| entries.iter().position(|it| it.id == file.id && it.kind == file.kind);
+        // A file system's clock may be coarse: what it takes for one moment stands in the index in order, newest first.
+        found.sort_by(|a, b| a.written_at.total_cmp(&b.written_at).then_with(|| place(b).cmp(&place(a))));
+        let mut torn = Vec::new();
+        for file in found {
+            let entry = place(&file).map(|at| &entries[at]);
+            let whole = entry.is_none_or(|entry| entry.bytes == file.bytes);
+            let kept = Kept::on_disk(file, entry);
+            if whole { self.kept.push(kept) } else { torn.push(kept) }
+        }
+        for file in torn {
+            warn!(id = file.id, "a profile in profile.dir is not as long as it was written, and is removed");
+            self.discard(file).await;
+        }
+        pins::take_over(&mut self.kept);
+        // A smaller limit holds for pins too.
+        self.make_room(true, 0, 0, true).await;
+        self.write_index().await;
     }
 
     /// The id, once the profile is on disk; or in memory, where there is no disk or it failed.
@@ -111,27 +140,30 @@ impl Store {
                 "the profile ({bytes} bytes) was not kept: {why}, and it is larger than profile.max_memory"
             ));
         }
-        if !self.make_room(false, bytes, 1, &profile.pin).await {
+        if !self.make_room(false, bytes, 1, profile.pin != Pin::None).await {
             return Err(format!("the profile was not kept: {why}, and memory is full of those that must stay"));
         }
-        self.keep(Kept::new(id.clone(), &profile, Some(profile.bytes.clone())));
+        self.kept.push(Kept::new(id.clone(), &profile, Some(profile.bytes.clone())));
+        pins::take_over(&mut self.kept);
         Ok(id)
     }
 
     async fn save_on_disk(&mut self, id: &str, profile: &NewProfile) -> Result<(), String> {
-        let dir = self.dir.clone().ok_or("there is no folder for it")?;
+        let mut folder = self.folder.clone().ok_or("there is no folder for it")?;
         let bytes = profile.bytes.len() as u64;
         if bytes > self.settings.max_size || self.settings.max_files == 0 {
             return Err("it is larger than profile.max_size".to_owned());
         }
-        if !self.make_room(true, bytes, 1, &profile.pin).await {
+        if !self.make_room(true, bytes, 1, profile.pin != Pin::None).await {
             return Err("it is full of profiles that must stay".to_owned());
         }
         let (name, kind, body) = (id.to_owned(), profile.kind, profile.bytes.clone());
-        let written = blocking(move || store_dir::write(&dir, &name, kind, &body)).await;
+        let written = blocking(move || store_dir::write(&mut folder, &name, kind, &body)).await;
         match written {
             Ok(()) => {
-                self.keep(Kept::new(id.to_owned(), profile, None));
+                self.kept.push(Kept::new(id.to_owned(), profile, None));
+                pins::take_over(&mut self.kept);
+                self.write_index().await;
                 Ok(())
             }
             Err(error) => {
@@ -149,16 +181,31 @@ impl Store {
         if let Some(bytes) = &kept.memory {
             return Some(bytes.clone());
         }
-        let (dir, kept, limit) = (self.dir.clone()?, kept.clone(), self.settings.max_size);
-        blocking(move || store_dir::read(&dir, &kept.id, &kept.kind, limit)).await.ok().map(Bytes::from)
+        let (mut folder, kept) = (self.folder.clone()?, kept.clone());
+        blocking(move || store_dir::read(&mut folder, &kept.id, &kept.kind, kept.bytes)).await.ok().map(Bytes::from)
     }
 
-    /// Adds a profile; a pin lets those go that it takes the place of.
-    fn keep(&mut self, new: Kept) {
-        for old in self.kept.iter_mut().filter(|old| gives_way(old, &new.pin, &new.kind)) {
-            old.pin = Pin::None;
+    /// What came of reading a pinned profile: only now others give way to it; one that cannot be read is kept as any other.
+    async fn settle(&mut self, id: &str, readable: bool, base: Option<&str>) {
+        let Some(kept) = self.kept.iter_mut().find(|kept| kept.id == id) else { return };
+        let incident = kept.pins.incident.as_ref().map(|it| it.0.clone());
+        kept.pins = if readable { Pins { unread: false, ..kept.pins.clone() } } else { Pins::default() };
+        if let (Some(incident), Some(base)) = (incident, base) {
+            self.pin_base(base, &incident);
         }
-        self.kept.push(new);
+        pins::take_over(&mut self.kept);
+        self.write_index().await;
+    }
+
+    /// The last one that the incident's evidence was compared with stays with it.
+    fn pin_base(&mut self, id: &str, incident: &str) {
+        for kept in &mut self.kept {
+            if kept.id == id {
+                kept.pins.incident = Some((incident.to_owned(), Role::Base));
+            } else if kept.pins.incident.as_ref().is_some_and(|it| it.0 == incident && it.1 == Role::Base) {
+                kept.pins.incident = None;
+            }
+        }
     }
 
     /// Whether there was such a profile.
@@ -166,6 +213,7 @@ impl Store {
         let Some(place) = self.kept.iter().position(|kept| kept.id == id) else { return false };
         let gone = self.kept.remove(place);
         self.discard(gone).await;
+        self.write_index().await;
         true
     }
 
@@ -181,16 +229,15 @@ impl Store {
     }
 
     /// Evicts until `bytes` and `files` more fit on the disk or in memory; false when only pins are left, and what comes is none.
-    async fn make_room(&mut self, disk: bool, bytes: u64, files: usize, pin: &Pin) -> bool {
+    async fn make_room(&mut self, disk: bool, bytes: u64, files: usize, pinned: bool) -> bool {
         let limit = if disk { self.settings.max_size } else { self.settings.max_memory };
         loop {
             let here = |kept: &&Kept| kept.memory.is_none() == disk;
             let used: u64 = self.kept.iter().filter(here).map(|kept| kept.bytes).sum();
-            let pinned = *pin != Pin::None;
             let victim = if used + bytes > limit {
-                oldest(&self.kept, pinned, |kept| here(&kept))
+                pins::oldest(&self.kept, pinned, |kept| here(&kept))
             } else if self.kept.len() + files > self.settings.max_files {
-                oldest(&self.kept, pinned, |_| true)
+                pins::oldest(&self.kept, pinned, |_| true)
             } else {
                 return true;
             };
@@ -203,27 +250,37 @@ impl Store {
     }
 
     async fn discard(&mut self, gone: Kept) {
-        let Some(dir) = self.dir.clone().filter(|_| gone.memory.is_none()) else {
+        let Some(mut folder) = self.folder.clone().filter(|_| gone.memory.is_none()) else {
             return;
         };
-        if let Err(error) = blocking(move || store_dir::remove(&dir, &gone.id, &gone.kind)).await
+        if let Err(error) = blocking(move || store_dir::remove(&mut folder, &gone.id, &gone.kind)).await
             && self.complaints.add("remove", 1, Instant::now()).is_some()
         {
             warn!("an old profile could not be removed from profile.dir: {error}");
         }
     }
+
+    /// Costs nothing but reasons and pins, and only after a restart, when it fails.
+    async fn write_index(&mut self) {
+        let Some(mut folder) = self.folder.clone() else { return };
+        let bytes = index::encode(&self.kept);
+        if let Err(error) = blocking(move || index::write(&mut folder, &bytes)).await
+            && self.complaints.add("index", 1, Instant::now()).is_some()
+        {
+            warn!("the index of profile.dir could not be written: {error}");
+        }
+    }
 }
 
 impl Kept {
-    fn on_disk(found: store_dir::Found) -> Kept {
-        let (reason, pin) = (String::new(), Pin::None);
+    fn on_disk(found: store_dir::Found, entry: Option<&index::Entry>) -> Kept {
         Kept {
             id: found.id,
             kind: found.kind,
-            reason,
-            taken_at: found.written_at,
+            reason: entry.map(|it| it.reason.clone()).unwrap_or_default(),
+            taken_at: entry.map_or(found.written_at, |it| it.taken_at),
             bytes: found.bytes,
-            pin,
+            pins: entry.map(|it| it.pins.clone()).unwrap_or_default(),
             memory: None,
         }
     }
@@ -235,25 +292,10 @@ impl Kept {
             reason: profile.reason.clone(),
             taken_at: profile.taken_at,
             bytes: profile.bytes.len() as u64,
-            pin: profile.pin.clone(),
+            pins: Pins::new(&profile.pin),
             memory,
         }
     }
-}
-
-/// Whether an old pin ends with this one: the last baseline of a kind stays, and the last incident with the last of each kind.
-fn gives_way(old: &Kept, new: &Pin, kind: &str) -> bool {
-    match (&old.pin, new) {
-        (Pin::Baseline, Pin::Baseline) => old.kind == kind,
-        (Pin::Incident(old_id), Pin::Incident(id)) => old_id != id || old.kind == kind,
-        _ => false,
-    }
-}
-
-/// The oldest that is not pinned; for a pin the oldest pin, when nothing else is left.
-fn oldest(kept: &[Kept], pinned: bool, among: impl Fn(&Kept) -> bool) -> Option<usize> {
-    let free = kept.iter().position(|kept| among(kept) && kept.pin == Pin::None);
-    free.or_else(|| kept.iter().position(among).filter(|_| pinned))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {

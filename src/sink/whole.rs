@@ -1,45 +1,37 @@
-//! Files that are whole or not there: written under another name, synced, renamed, the folder synced; read up to a limit. For us
-//! alone (0600), and no symlink is followed. Blocking; called on threads made for that.
+//! Files that are whole or not there: written under another name, synced, renamed, the names synced; read up to a limit. All of it
+//! in one folder that is held open ([`super::storage`]), so nothing is followed and no path is looked up twice. Blocking.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::io;
 
-use nix::fcntl::OFlag;
+use super::storage::Storage;
 
-/// Writes, waits for the disk, and gives the file its name in the same folder. `unfinished` must not be there.
-pub(super) fn write(unfinished: &Path, name: &Path, bytes: &[u8]) -> io::Result<()> {
-    let written = write_through(unfinished, bytes).and_then(|()| fs::rename(unfinished, name));
+/// Writes, waits for the disk, and gives the file its name. `unfinished` must not be there.
+pub(super) fn write(folder: &mut dyn Storage, unfinished: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let written = write_through(folder, unfinished, bytes).and_then(|()| folder.rename(unfinished, name));
     if written.is_err() {
-        let _ = fs::remove_file(unfinished);
+        let _ = folder.remove(unfinished);
     }
     written?;
     // The name itself is on disk only when the folder is.
-    File::open(name.parent().unwrap_or(Path::new(".")))?.sync_all()
+    folder.sync_names()
 }
 
 /// A new file, on disk when this returns.
-pub(super) fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.write(true).create_new(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+pub(super) fn write_through(folder: &mut dyn Storage, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = folder.create(name)?;
+    folder.write(&mut file, bytes)?;
+    folder.sync(&file)
 }
 
 /// Reads at most `limit` bytes; what is longer is not what we wrote.
-pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
-    let mut bytes = Vec::new();
-    let n = file.take(limit + 1).read_to_end(&mut bytes)?;
-    if n as u64 > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+pub(super) fn read(folder: &mut dyn Storage, name: &str, limit: u64) -> io::Result<Vec<u8>> {
+    let (bytes, length) = folder.read(name, usize::try_from(limit).unwrap_or(usize::MAX))?;
+    if length > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 /// Removes a file that may not be there.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+pub(super) fn remove(folder: &mut dyn Storage, name: &str) -> io::Result<()> {
+    match folder.remove(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }

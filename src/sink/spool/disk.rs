@@ -9,8 +9,8 @@ use std::io;
 use bytes::Bytes;
 
 use super::record::{self, HEAD, Head, Kind, MAX_FILE, name, parse};
-use super::storage::{Opener, Storage};
 use crate::datadog::{self, Payload};
+use crate::sink::storage::{Opener, Storage};
 
 /// The second that the last partial flush was stamped with, and its checksum.
 const STAMP: &str = "last_partial";

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 use nix::errno::Errno;
 
-use super::storage::{Folder, Opener, Storage};
+use crate::sink::storage::{Folder, Opener, Storage};
 
 pub(in crate::sink) const CREATE: u8 = 1;
 pub(in crate::sink) const WRITE: u8 = 2;

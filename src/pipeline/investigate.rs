@@ -114,7 +114,7 @@ impl Investigation {
         match finding {
             Finding::Appeared(target) => self.appeared(target),
             Finding::Renamed(target) => self.renamed(target),
-            Finding::Figures(figures) => self.ledger.see(figures),
+            Finding::Figures(figures) => self.ledger.see(figures, (self.clock)()),
             Finding::Vanished(gone) => self.vanished(gone).await,
             Finding::ChildKilled => {
                 let events = self.ledger.child_killed((self.clock)());
@@ -197,7 +197,7 @@ impl Investigation {
 
     /// Once a second: an open incident that is not surely named is worth another round when the cool-down allows.
     async fn look_again(&mut self) {
-        let events = self.ledger.look((self.clock)());
+        let events = self.ledger.look((self.clock)(), self.work.is_none());
         self.send(events).await;
         let sure = |incident: &Incident| incident.naming.as_ref().is_some_and(|it| it.confidence == Confidence::High);
         if self.work.is_none() && self.ledger.open.as_ref().is_some_and(|it| it.wants_a_name() && !sure(it)) {

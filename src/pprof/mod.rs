@@ -26,5 +26,5 @@ pub use diff::Growth;
 pub use dump::Dump;
 pub use flat::{Flat, flat};
 pub use goroutines::Groups;
-pub use naming::{Confidence, Culprit, Input, Naming, name};
+pub use naming::{Confidence, Culprit, Input, Naming, Unit, name};
 pub use read::{Frame, Profile, ReadError, SampleType};

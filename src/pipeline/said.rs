@@ -43,7 +43,7 @@ pub enum Turn {
 pub struct Said {
     /// Unix seconds of the last event.
     at: Option<f64>,
-    /// The culprit that was told last, and how surely at best.
+    /// The culprit that was told last, and how surely.
     name: Option<(Top, Confidence)>,
     /// Each of these is told once.
     unnamed: bool,

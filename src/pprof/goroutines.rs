@@ -239,5 +239,7 @@ mod tests {
         let groups = Groups::between(None, &now);
         assert_eq!(groups.groups[0].waits_on(), Some("a channel send"));
         assert_eq!(groups.groups[0].place(), "main.f");
+        let culprit = groups.groups[0].culprit(9);
+        assert_eq!((culprit.grew_objects, culprit.unit), (9, Unit::Goroutines), "they are told by their number");
     }
 }

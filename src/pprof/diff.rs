@@ -7,7 +7,7 @@
 
 use super::delta::Delta;
 use super::names::{self, Kind};
-use super::naming::{Culprit, Unit};
+use super::naming::Culprit;
 use super::read::{Frame, Profile};
 
 /// Frames kept of a stack that leaves this folder.
@@ -104,7 +104,7 @@ impl<'a> Growth<'a> {
             made_by_line: row.owner.map_or(0, |frame| frame.line),
             via: row.via.map(|frame| names::short(&frame.function)).unwrap_or_default(),
             stack: self.stack(row).take(MAX_STACK).map(|frame| names::clean(&frame.function)).collect(),
-            unit: Unit::Bytes,
+            unit: super::naming::Unit::Bytes,
         }
     }
 }

@@ -216,5 +216,6 @@ pub(super) fn identity(config: &Config, port: u16) -> Identity {
         page_url: public.map_or_else(|| format!("http://127.0.0.1:{port}"), |url| url.base()),
         page_port: port,
         public_url: public.is_some(),
+        profile_dir: config.profile.dir.clone(),
     }
 }

@@ -11,6 +11,7 @@ mod profile;
 pub mod proto;
 mod response;
 mod rules;
+mod stable;
 
 pub use encode::{Encoded, Encoder, EncoderSettings};
 pub use events::{MAX_TEXT, MAX_TITLE, check_payload, event_payload};
@@ -18,3 +19,4 @@ pub use payload::{Endpoint, Limits, Payload, split};
 pub use profile::{AGENT_PROFILES, INTAKE_PROFILES, MAX_UPLOAD, Occasion, Process, ProfileForm, profile_form};
 pub use response::{Answer, Policy, Verdict};
 pub use rules::{MAX_AHEAD, MAX_BEHIND, MAX_NAME, MAX_TAG, MAX_TAGS, Refused};
+pub use stable::stable_hash;

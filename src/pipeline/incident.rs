@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::said::Said;
 use crate::detect::{Alert, AlertKind, Severity};
-use crate::pprof::Naming;
+use crate::pprof::{Confidence, Naming};
 use crate::snapshot::IncidentView;
 
 /// What an incident is about: what it opened with, or what it came to.
@@ -97,6 +98,8 @@ pub struct Incident {
     pub presumed: bool,
     /// An opening event has gone out: the follow-ups are owed too.
     pub told: bool,
+    /// What the events said.
+    pub said: Said,
     /// What a sidecar before this one showed of it.
     pub before: Option<Box<IncidentView>>,
     /// Nobody saw its end: what a title says in the end's place.
@@ -124,6 +127,7 @@ impl Incident {
             end: None,
             presumed: false,
             told: false,
+            said: Said::default(),
             before: None,
             parting: None,
         }
@@ -183,9 +187,28 @@ impl Incident {
         !frozen && self.kind != IncidentKind::Alert(AlertKind::ClientChurn)
     }
 
-    /// The naming, where profiles named somebody.
+    /// Takes what a round of profiles said in. One that knows less does not take back what is known: a name stands until another is
+    /// as sure.
+    pub fn learn(&mut self, naming: Naming) {
+        let top = |naming: &Naming| naming.culprits.first().map(|it| (it.function.clone(), it.made_by.clone()));
+        let other = |old: &Naming| old.confidence == Confidence::High && top(old) != top(&naming);
+        let keeps = self.naming.as_ref().is_some_and(|old| match naming.confidence {
+            Confidence::High => false,
+            Confidence::Medium => other(old),
+            Confidence::Low => accuses(old),
+            Confidence::Unknown => old.is_named(),
+        });
+        if !keeps {
+            self.naming = Some(naming);
+        }
+        if self.is_named() {
+            (self.state, self.pull_failure) = (State::Named, None);
+        }
+    }
+
+    /// The naming, where it accuses somebody. Three that share the growth are listed and not accused.
     pub fn named(&self) -> Option<&Naming> {
-        self.naming.as_ref().filter(|naming| naming.is_named())
+        self.naming.as_ref().filter(|naming| accuses(naming))
     }
 
     /// The function that leaked and who made it: by our own profiles, else as the sidecar before this one had it.
@@ -200,6 +223,10 @@ impl Incident {
     pub fn is_named(&self) -> bool {
         self.named().is_some()
     }
+}
+
+fn accuses(naming: &Naming) -> bool {
+    naming.is_named() && naming.confidence != Confidence::Low
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ impl Investigation {
 
     async fn found(&mut self, finding: Finding) {
         let events = match finding {
-            Finding::Figures(figures) => return self.ledger.see(figures),
+            Finding::Figures(figures) => return self.ledger.see(figures, (self.clock)()),
             Finding::Renamed(target) => return self.renamed(target),
             Finding::Appeared(target) => self.appeared(target),
             Finding::Vanished(gone) => self.vanished(gone),
@@ -203,7 +203,7 @@ impl Investigation {
 
     /// Once a second: an open incident that is not surely named is worth another round when the cool-down allows.
     async fn look_again(&mut self) {
-        let events = self.ledger.look((self.clock)());
+        let events = self.ledger.look((self.clock)(), self.work.is_none());
         self.send(events).await;
         let sure = |incident: &Incident| incident.naming.as_ref().is_some_and(|it| it.confidence == Confidence::High);
         if self.work.is_none() && self.ledger.open.as_ref().is_some_and(|it| it.wants_a_name() && !sure(it)) {

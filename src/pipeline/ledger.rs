@@ -8,9 +8,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::event::{self, Scene};
+use super::footing::Footing;
 use super::incident::{Incident, IncidentKind, KeptProfile, State};
 use super::lives::{Life, Lives};
-use super::past::{Ending, Past, Turn};
+use super::past::{self, Ending, Past};
+use super::said::Turn;
 use super::saved::INCIDENTS;
 use super::words::{self, Identity};
 use super::{Figures, Gone, Target, story, views};
@@ -39,6 +42,7 @@ pub struct Ledger {
     pub who: Identity,
     pub app: String,
     lives: Lives,
+    footing: Footing,
     /// Incidents of the sidecar before this one.
     pub past: Past,
     /// How many were opened by this process: a part of the next id.
@@ -86,9 +90,9 @@ impl Ledger {
         }
         match (was, severity) {
             (_, Severity::Notice) => Vec::new(),
-            (None | Some(Severity::Notice), _) => self.tell(Chapter::Opened, now),
-            (Some(Severity::Warn), Severity::Crit) => self.tell(Chapter::Critical, now),
-            _ if froze => self.tell(Chapter::Critical, now),
+            (None | Some(Severity::Notice), _) => self.tell(&Turn::Opened, now),
+            (Some(Severity::Warn), Severity::Crit) => self.tell(&Turn::Critical, now),
+            _ if froze => self.tell(&Turn::Critical, now),
             _ => Vec::new(),
         }
     }
@@ -106,19 +110,13 @@ impl Ledger {
         format!("{:x}{:02x}", now as u64, self.opened)
     }
 
-    /// Takes what the profiles said in, and owes an event the first time somebody is named.
+    /// Takes what the profiles said in, and owes an event when somebody is named, another is, or the same one surely.
     pub fn name(&mut self, naming: Naming, now: f64) -> Vec<Event> {
         let Some(incident) = self.open.as_mut() else { return Vec::new() };
-        let first = naming.is_named() && !incident.is_named();
-        if naming.is_named() || !incident.is_named() {
-            incident.naming = Some(naming);
-        }
-        if first {
-            incident.state = State::Named;
-            incident.pull_failure = None;
-        }
+        incident.learn(naming);
+        let turn = incident.said.of_the_name(incident);
         self.reword();
-        if first { self.tell(Chapter::Named, now) } else { Vec::new() }
+        turn.map_or_else(Vec::new, |turn| self.tell(&turn, now))
     }
 
     /// Nothing could be pulled: said in the verdict as long as nobody is named.
@@ -187,27 +185,39 @@ impl Ledger {
         if !first {
             return Vec::new();
         }
-        self.tell(if opening { Chapter::Opened } else { Chapter::Critical }, now)
+        self.tell(if opening { &Turn::Opened } else { &Turn::Critical }, now)
     }
 
     /// A target is seen for the first time.
     pub fn appeared(&mut self, now: f64) {
         self.lives.appeared(now);
+        self.footing.appeared(now);
     }
 
     /// The latest figures; the sentence of the open incident follows them.
-    pub fn see(&mut self, figures: Figures) {
+    pub fn see(&mut self, figures: Figures, now: f64) {
         self.lives.see(&figures);
+        self.footing.see(&figures, now);
         self.figures = figures;
         self.reword();
     }
 
-    /// Once a second: a crash loop is over when the app has stayed up, with nothing standing.
-    pub fn look(&mut self, now: f64) -> Vec<Event> {
+    /// Once a second: a crash loop is over when the app has stayed up, with nothing standing; else what has come to be owed.
+    pub fn look(&mut self, now: f64, round_over: bool) -> Vec<Event> {
         let calm = self.in_loop() && self.open.as_ref().is_some_and(Incident::is_calm);
-        let Some(well) = self.lives.well_for(now).filter(|_| calm) else { return Vec::new() };
+        let Some(well) = self.lives.well_for(now).filter(|_| calm) else { return self.follow_up(now, round_over) };
         self.lives.forget();
         self.close(State::Recovered, &format!("it has stayed up for {}", words::duration(well)), now)
+    }
+
+    /// Why nobody is named, once a round is over; and that the limit has come nearer.
+    fn follow_up(&mut self, now: f64, round_over: bool) -> Vec<Event> {
+        let Some(incident) = self.open.as_mut().filter(|it| it.told) else { return Vec::new() };
+        let mut said = std::mem::take(&mut incident.said);
+        let unnamed = said.of_no_name(incident).filter(|_| round_over);
+        let turn = unnamed.or_else(|| said.of_the_limit(incident, &self.figures, now));
+        incident.said = said;
+        turn.map_or_else(Vec::new, |turn| self.tell(&turn, now))
     }
 
     /// The kernel killed a process of the app's tree, and the one that is watched lives on: the master of a prefork server, say.
@@ -245,7 +255,7 @@ impl Ledger {
         incident.told |= state == State::Killed;
         incident.close(state, end, now);
         self.reword();
-        let events = self.tell(Chapter::Ended, now);
+        let events = self.tell(&Turn::Ended, now);
         if let Some(incident) = self.open.take() {
             self.closed.push_front(incident);
         }
@@ -260,13 +270,18 @@ impl Ledger {
         }
     }
 
-    fn tell(&mut self, chapter: Chapter, now: f64) -> Vec<Event> {
+    /// The event of a turn, where it is owed: what was not told of when it began is not told of further.
+    fn tell(&mut self, turn: &Turn, now: f64) -> Vec<Event> {
         let Some(incident) = self.open.as_mut() else { return Vec::new() };
-        let owed = match chapter {
-            Chapter::Opened => !std::mem::replace(&mut incident.told, true),
-            Chapter::Named | Chapter::Critical | Chapter::Ended => incident.told,
-        };
-        if owed { vec![words::event(incident, &self.figures, &self.who, now)] } else { Vec::new() }
+        if incident.told == (*turn == Turn::Opened) {
+            return Vec::new();
+        }
+        incident.told = true;
+        let mut said = std::mem::take(&mut incident.said);
+        said.note(turn, incident, &self.figures, now);
+        incident.said = said;
+        let scene = Scene { figures: &self.figures, footing: &self.footing, who: &self.who, now };
+        vec![event::event(incident, turn, &scene)]
     }
 
     /// Nothing was seen yet.
@@ -287,14 +302,14 @@ impl Ledger {
         self.turn(turn, now)
     }
 
-    fn turn(&mut self, turn: Option<Turn>, now: f64) -> Vec<Event> {
+    fn turn(&mut self, turn: Option<past::Turn>, now: f64) -> Vec<Event> {
         match turn {
             None => Vec::new(),
-            Some(Turn::GoesOn(incident)) => {
+            Some(past::Turn::GoesOn(incident)) => {
                 self.open = Some(*incident);
                 Vec::new()
             }
-            Some(Turn::Ends(incident, ending)) => self.end_unseen(*incident, ending, now),
+            Some(past::Turn::Ends(incident, ending)) => self.end_unseen(*incident, ending, now),
         }
     }
 
@@ -302,9 +317,10 @@ impl Ledger {
     fn end_unseen(&mut self, mut incident: Incident, ending: Ending, now: f64) -> Vec<Event> {
         incident.parting = ending.parting;
         let end = format!("{}; {}", incident.verdict, ending.words);
-        let (own, figures) = (self.open.replace(incident), std::mem::take(&mut self.figures));
+        let (figures, footing) = (std::mem::take(&mut self.figures), std::mem::take(&mut self.footing));
+        let own = self.open.replace(incident);
         let events = self.end(ending.state, end, now);
-        (self.open, self.figures) = (own, figures);
+        (self.open, self.figures, self.footing) = (own, figures, footing);
         events
     }
 
@@ -318,15 +334,6 @@ impl Ledger {
     pub fn all(&self) -> impl Iterator<Item = &Incident> {
         self.open.iter().chain(&self.closed)
     }
-}
-
-/// Which turn of the story an event tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chapter {
-    Opened,
-    Named,
-    Critical,
-    Ended,
 }
 
 #[cfg(test)]

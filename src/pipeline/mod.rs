@@ -16,6 +16,8 @@ pub mod baselines;
 pub mod chart;
 mod compare;
 mod errand;
+mod event;
+mod footing;
 pub mod incident;
 pub mod investigate;
 pub mod ledger;
@@ -25,6 +27,7 @@ pub mod plan;
 mod profiles;
 mod pulls;
 mod rollup;
+mod said;
 pub mod saved;
 mod story;
 pub mod upload;
@@ -317,6 +320,8 @@ pub struct Figures {
     pub strained: bool,
     /// No alert stands and the start-up grace is over: a profile pulled now may serve as baseline.
     pub healthy: bool,
+    /// Of the app, since the sidecar began.
+    pub restarts: u64,
 }
 
 /// Where we listen, after binding: port 0 has become a number.

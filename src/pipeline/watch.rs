@@ -60,6 +60,8 @@ pub struct Watch {
     target: Option<Target>,
     /// A target has vanished since the last one appeared: the next is a restart, and not a better guess.
     lost: bool,
+    /// Restarts that were seen; what an event tells.
+    restarts: u64,
     /// Kills in the target's cgroup at the last reading, and since when one more is seen while the target seems to live.
     kills: Option<Kills>,
     killing: Option<Duration>,
@@ -82,6 +84,7 @@ impl Watch {
             chart: Chart::default(),
             target: None,
             lost: false,
+            restarts: 0,
             kills: None,
             killing: None,
             kernel_drops: 0,
@@ -227,6 +230,7 @@ impl Watch {
 
     async fn appeared(&mut self, target: Target, own: &mut Vec<OwnMetric>) {
         if std::mem::take(&mut self.lost) {
+            self.restarts += 1;
             count(&telemetry::APP_RESTARTS, own);
         }
         (self.kills, self.killing) = (None, None);
@@ -241,7 +245,7 @@ impl Watch {
     /// Figures go first: the sentence of an alert quotes those of its own reading.
     async fn judge(&mut self, seen: &Observation) {
         let changes = self.detectors.observe(&seen.reading);
-        let figures = figures(seen, self.detectors.outlook());
+        let figures = Figures { restarts: self.restarts, ..figures(seen, self.detectors.outlook()) };
         // Without a figure the last one stands: what is quoted is where memory was, not that it could not be read.
         if figures.memory_bytes > 0 {
             let _closed = self.wires.findings.send(Finding::Figures(figures)).await;
@@ -331,6 +335,7 @@ fn figures(seen: &Observation, outlook: Outlook) -> Figures {
         goroutines: reading.goroutines,
         strained: outlook.strained,
         healthy: matches!(outlook.state, State::Learning | State::Quiet),
+        restarts: 0,
     }
 }
 

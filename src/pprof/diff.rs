@@ -104,6 +104,7 @@ impl<'a> Growth<'a> {
             made_by_line: row.owner.map_or(0, |frame| frame.line),
             via: row.via.map(|frame| names::short(&frame.function)).unwrap_or_default(),
             stack: self.stack(row).take(MAX_STACK).map(|frame| names::clean(&frame.function)).collect(),
+            unit: super::naming::Unit::Bytes,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hasher};
 use super::delta::{Change, Delta};
 use super::diff::{MAX_STACK, roles};
 use super::names::{self, Kind};
-use super::naming::Culprit;
+use super::naming::{Culprit, Unit};
 use super::read::{Frame, Profile};
 
 /// Groups that grew by fewer are the come and go of requests.
@@ -155,6 +155,7 @@ impl Group<'_> {
             made_by_line: line(owner),
             via: String::new(),
             stack: self.stack.iter().take(MAX_STACK).map(|frame| names::clean(&frame.function)).collect(),
+            unit: Unit::Goroutines,
         }
     }
 
@@ -238,5 +239,7 @@ mod tests {
         let groups = Groups::between(None, &now);
         assert_eq!(groups.groups[0].waits_on(), Some("a channel send"));
         assert_eq!(groups.groups[0].place(), "main.f");
+        let culprit = groups.groups[0].culprit(9);
+        assert_eq!((culprit.grew_objects, culprit.unit), (9, Unit::Goroutines), "they are told by their number");
     }
 }

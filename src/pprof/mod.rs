@@ -32,5 +32,5 @@ pub use flame::Flame;
 pub use flat::{Flat, flat};
 pub use goroutines::Groups;
 pub use look::{Look, Looks};
-pub use naming::{Confidence, Culprit, Input, Naming, name};
+pub use naming::{Confidence, Culprit, Input, Naming, Unit, name};
 pub use read::{Frame, Profile, ReadError, SampleType};

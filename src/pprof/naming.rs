@@ -37,6 +37,16 @@ const MANY_GOROUTINES: i64 = 100;
 /// Culprits kept.
 const MAX_CULPRITS: usize = 10;
 
+/// What a culprit's growth is counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// Of the heap.
+    #[default]
+    Bytes,
+    /// Its objects are goroutines; its bytes are only the least that their stacks take.
+    Goroutines,
+}
+
 /// One leaking allocation: the first frame outside runtime and standard library, and the application frame that made it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Culprit {
@@ -56,6 +66,7 @@ pub struct Culprit {
     pub via: String,
     /// Full function names, leaf first.
     pub stack: Vec<String>,
+    pub unit: Unit,
 }
 
 /// How sure a name is.

@@ -358,6 +358,8 @@ async fn what_cannot_be_pulled_is_said_in_the_verdict_and_as_degraded() {
     rig.event().await;
     let told = rig.incidents.wait_for(|all| all.first().is_some_and(|it| it.verdict.contains("connection refused")));
     timeout(Duration::from_secs(60), told).await.expect("the verdict says why").expect("it runs");
+    let unnamed = rig.event().await;
+    assert!(unnamed.text.contains("not nameable: connection refused"), "Datadog hears it too: {}", unnamed.text);
     let degraded = rig.runtime.borrow().degraded.clone().expect("degraded");
     assert_eq!((degraded.what.as_str(), degraded.why.as_str()), ("profiles", "connection refused"));
     // It opens its port: the next round, after the cool-down, clears it.

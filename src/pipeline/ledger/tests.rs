@@ -7,6 +7,8 @@ use crate::detect::AlertKind;
 use crate::pprof::{Confidence, Culprit};
 use crate::statsd::AlertType;
 
+mod follow_ups;
+
 fn alert(kind: AlertKind, severity: Severity) -> Alert {
     Alert {
         kind,
@@ -136,17 +138,17 @@ fn history_is_bounded() {
     assert_eq!(ledger.closed.len(), HISTORY);
 }
 
-fn figures(ledger: &mut Ledger, mib: u64) {
+fn figures(ledger: &mut Ledger, mib: u64, now: f64) {
     let figures = Figures { memory_bytes: mib << 20, limit_bytes: Some(256 << 20), ..Figures::default() };
-    ledger.see(figures);
+    ledger.see(figures, now);
 }
 
 /// One life that leaks, is warned of, and ends at `now` after 90 s.
 fn life(ledger: &mut Ledger, now: f64, gone: Gone) -> Vec<Event> {
     ledger.appeared(now - 90.0);
-    figures(ledger, 14);
+    figures(ledger, 14, now - 90.0);
     let mut events = ledger.alert(&opened(Severity::Warn), now - 30.0);
-    figures(ledger, 251);
+    figures(ledger, 251, now);
     events.extend(ledger.vanished(gone, now));
     let cleared = Change::Cleared { kind: AlertKind::MemoryGrowth, at: Duration::ZERO };
     events.extend(ledger.alert(&cleared, now + 10.0));
@@ -185,8 +187,8 @@ fn fifty_kills_are_one_incident_told_once() {
     assert!(life(&mut ledger, 6_100.0, Gone::OomKilled).is_empty());
     assert!(ledger.name(naming(), 6_110.0).is_empty());
     ledger.appeared(6_200.0);
-    assert!(ledger.look(6_799.0).is_empty());
-    let over = ledger.look(6_800.0);
+    assert!(ledger.look(6_799.0, true).is_empty());
+    let over = ledger.look(6_800.0, true);
     assert_eq!((over.len(), over[0].alert_type), (1, AlertType::Success));
     assert!(over[0].text.contains("stayed up for 10 min"), "{}", over[0].text);
     assert_eq!(ledger.closed[0].state, State::Recovered);
@@ -208,7 +210,7 @@ fn deploys_and_jobs_that_are_done_are_no_crash_loop() {
     let mut ledger = ledger();
     for n in 1..=50_u32 {
         ledger.appeared(f64::from(n) * 60.0);
-        figures(&mut ledger, 100);
+        figures(&mut ledger, 100, f64::from(n) * 60.0);
         assert!(ledger.vanished(Gone::Ended, f64::from(n) * 60.0 + 50.0).is_empty());
     }
     assert!(ledger.open.is_none() && ledger.closed.is_empty());
@@ -354,7 +356,7 @@ fn a_story_of_another_time_leaves_ours_alone() {
     first.alert(&opened(Severity::Warn), 100.0);
     let mut next = reopened(&first);
     next.alert(&opened(Severity::Crit), 200.0);
-    figures(&mut next, 250);
+    figures(&mut next, 250, 200.5);
     assert_eq!(next.before(Gone::Unknown, 201.0).len(), 1);
     assert_eq!((next.open.is_some(), next.figures.memory_bytes, next.closed.len()), (true, 250 << 20, 1));
 }
@@ -380,5 +382,5 @@ fn a_crash_loop_goes_on_with_the_next_sidecar_and_is_not_told_again() {
         "{verdicts:?}"
     );
     next.appeared(700.0);
-    assert_eq!(next.look(1_400.0).len(), 1, "and its end is told");
+    assert_eq!(next.look(1_400.0, false).len(), 1, "and its end is told");
 }

@@ -17,6 +17,7 @@ use super::{
     Figures, Index, NewProfile, Pin, ProfileKind, PullFailed, PullReply, PullRequest, Pulled, ReadingPlace,
     StoreRequest, WallClock,
 };
+use crate::pprof::language::{self, Language};
 use crate::pprof::{Dump, Profile, dump, read};
 
 /// How a step ended.
@@ -32,7 +33,12 @@ pub(super) struct Done {
 pub(super) enum Yield {
     Index(Index),
     Dump(Arc<Dump>),
-    Profile { bytes: bytes::Bytes, live_heap: Option<u64> },
+    /// The language is that of a heap's frames.
+    Profile {
+        bytes: bytes::Bytes,
+        live_heap: Option<u64>,
+        language: Option<Language>,
+    },
 }
 
 /// Bytes of profiles, as they are kept, that a round holds to compare with: a large app's have 2 MiB each. As many go into one
@@ -43,6 +49,7 @@ const HELD: usize = crate::datadog::MAX_UPLOAD;
 struct Read {
     /// Of a heap: its bytes in use, or why it is none.
     live_heap: Option<Result<u64, String>>,
+    language: Option<Language>,
     readable: bool,
     naming: Option<Result<Compared, String>>,
 }
@@ -144,7 +151,7 @@ impl Errand {
         };
         let kept = self.keep(&bytes).await;
         let (store, pinned) = (self.store.clone(), self.pin() != Pin::None);
-        let Read { live_heap, readable, naming } = self.read(bytes.clone()).await;
+        let Read { live_heap, language, readable, naming } = self.read(bytes.clone()).await;
         if let Some(kept) = kept.as_ref().filter(|_| pinned) {
             let compared = naming.as_ref().and_then(|it| it.as_ref().ok());
             let base = compared.and_then(|it| it.against.as_ref()).map(|it| it.id.clone());
@@ -159,7 +166,7 @@ impl Errand {
             Some(Ok(total)) => Some(total),
             None => None,
         };
-        Done { step, took: reply.took, outcome: Ok(Yield::Profile { bytes, live_heap }), kept, naming }
+        Done { step, took: reply.took, outcome: Ok(Yield::Profile { bytes, live_heap, language }), kept, naming }
     }
 
     async fn pull(&self) -> PullReply {
@@ -222,20 +229,21 @@ impl Errand {
             let of_read =
                 |heap: &Result<Profile, String>| heap.as_ref().map_err(Clone::clone).and_then(compare::live_heap);
             let live_heap = heap.as_ref().map(of_read);
+            let language = heap.as_ref().and_then(|it| it.as_ref().ok()).map(|it| language::language(&it.frames));
             let readable = live_heap.as_ref().map_or_else(|| is_profile(&bytes), Result::is_ok);
             let is_evidence = self.step.purpose == Purpose::Evidence && !matches!(live_heap, Some(Err(_)));
             if !is_evidence || !self.round.take(self.step.kind, self.at, bytes) {
-                return Read { live_heap, readable, naming: None };
+                return Read { live_heap, language, readable, naming: None };
             }
             let naming = self.material(None).map(|material| match heap {
                 Some(Ok(heap)) => Ok(compare::compare_read(&material, &heap)),
                 _ => compare::compare(&material),
             });
-            Read { live_heap, readable, naming }
+            Read { live_heap, language, readable, naming }
         };
         let broken = Some(Err("the profile broke its reader".to_owned()));
         let read = tokio::task::spawn_blocking(work).await;
-        read.unwrap_or(Read { live_heap: broken, readable: false, naming: None })
+        read.unwrap_or(Read { live_heap: broken, language: None, readable: false, naming: None })
     }
 
     /// What is known once the step at hand is part of the round; `None` without a heap.

@@ -40,7 +40,9 @@ pub fn event(incident: &Incident, turn: &Turn, scene: &Scene) -> Event {
 fn title(incident: &Incident, figures: &Figures) -> String {
     let app = clean(&incident.app, 40);
     let culprit = incident.culprit().map(|(function, _)| clean(function, 60));
-    let leaked = culprit.as_ref().map_or(String::new(), |function| format!("; it leaked in {function}"));
+    let rests = class(incident) == Class::CacheFills;
+    let what = if rests { "grew" } else { "leaked" };
+    let leaked = culprit.as_ref().map_or(String::new(), |function| format!("; it {what} in {function}"));
     let when = figures.time_to_limit.map_or(String::new(), |left| format!(": limit in {}", duration(left)));
     let turn = match incident.kind {
         IncidentKind::CrashLoop => Some("is in a crash loop"),
@@ -54,7 +56,7 @@ fn title(incident: &Incident, figures: &Figures) -> String {
         (State::Recovered, _) if let Some(parting) = incident.parting => format!("{app} {parting}{leaked}"),
         (State::Recovered, Some(_)) => format!("{app} is over it{leaked}"),
         (State::Recovered, None) => format!("{app} is over it: {}", kind_words(incident)),
-        (_, Some(function)) if class(incident) == Class::CacheFills => format!("{app}: {function} filled up and rests"),
+        (_, Some(function)) if rests => format!("{app}: {function} filled up and rests"),
         (_, Some(function)) => format!("{app} leaks in {function}{when}"),
         (_, None) => format!("{app}: {}{when}", kind_words(incident)),
     }

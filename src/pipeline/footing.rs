@@ -55,7 +55,9 @@ impl Footing {
     /// What to hold the figures of an incident against that opened at a time.
     pub fn stand(&self, opened_at: f64, now: f64) -> Option<&Stand> {
         let well = self.well.as_ref().filter(|stand| opened_at - stand.at >= WARM);
-        well.or(self.first.as_ref()).filter(|stand| now - stand.at >= APART)
+        // A story of the sidecar before this one began before anything was seen.
+        let first = self.first.as_ref().filter(|stand| stand.at <= opened_at);
+        well.or(first).filter(|stand| now - stand.at >= APART)
     }
 }
 

@@ -225,7 +225,8 @@ impl Incident {
     }
 }
 
-fn accuses(naming: &Naming) -> bool {
+/// Whether a naming is good enough to say that somebody leaks.
+pub fn accuses(naming: &Naming) -> bool {
     naming.is_named() && naming.confidence != Confidence::Low
 }
 

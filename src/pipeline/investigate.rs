@@ -23,6 +23,7 @@ use super::upload::Outbox;
 use super::words::{self, Identity};
 use super::{Finding, Gone, Index, Outgoing, OwnMetric, ProfileKind, PullNow, Runtime, Target, WallClock};
 use crate::detect::{Alert, AlertKind, Change, Severity};
+use crate::pprof::language::Language;
 use crate::pprof::{Confidence, Naming};
 use crate::statsd::Event;
 use crate::telemetry;
@@ -40,6 +41,8 @@ pub struct Investigation {
     runtime: Runtime,
     /// What the app's index page told last.
     index: Index,
+    /// Of the latest heap.
+    language: Language,
     /// Belongs to the round under way; replaced when the next begins.
     round: Round,
     /// What the round under way names so far, while its later steps may make it surer.
@@ -64,6 +67,7 @@ impl Investigation {
         Investigation {
             wires,
             outbox,
+            language: Language::default(),
             pulls: Pulls::default(),
             clock,
             began: Instant::now(),
@@ -137,6 +141,7 @@ impl Investigation {
         self.runtime = Runtime::default();
         self.index = Index::default();
         self.round = Round::default();
+        self.language = Language::default();
         self.outbox.appeared();
         self.abandon();
         self.plan.appeared(self.now());
@@ -177,7 +182,10 @@ impl Investigation {
         if let Change::Opened(alert) | Change::Escalated(alert) = change {
             self.evidence(alert, cause);
         }
-        self.ledger.alert(change, (self.clock)())
+        let mut events = self.ledger.alert(change, (self.clock)());
+        // Whoever is in hand is told now: what is pulled next may come too late.
+        events.extend(critical.then(|| self.tell_name()).into_iter().flatten());
+        events
     }
 
     /// Profiles tell nothing of clients that are closed again.
@@ -203,7 +211,8 @@ impl Investigation {
 
     /// Once a second: an open incident that is not surely named is worth another round when the cool-down allows.
     async fn look_again(&mut self) {
-        let events = self.ledger.look((self.clock)(), self.work.is_none());
+        let over = self.work.is_none() && !self.plan.more_evidence(known(&self.ledger, self.index));
+        let events = self.ledger.look((self.clock)(), over);
         self.send(events).await;
         let sure = |incident: &Incident| incident.naming.as_ref().is_some_and(|it| it.confidence == Confidence::High);
         if self.work.is_none() && self.ledger.open.as_ref().is_some_and(|it| it.wants_a_name() && !sure(it)) {
@@ -232,6 +241,8 @@ impl Investigation {
         let by_alert = || self.ledger.open.as_ref().map_or("by_hand", |it| it.kind.label());
         let reason = step.purpose.reason().unwrap_or_else(by_alert);
         if step.purpose == Purpose::Evidence && step.kind == ProfileKind::Heap {
+            // What a round brought that was cut short goes by itself.
+            self.outbox.close();
             self.round = Round::begun(now);
         }
         self.pulls.begun(step.kind);
@@ -270,7 +281,7 @@ impl Investigation {
         }
         let events = match done.naming {
             Some(naming) => self.named(naming),
-            None if failed && done.step.purpose == Purpose::Evidence => self.tell_name(),
+            None if failed && done.step.is_owed() => self.tell_name(),
             None => Vec::new(),
         };
         self.send(events).await;
@@ -283,7 +294,8 @@ impl Investigation {
                 self.runtime.goroutines = index.goroutines.or(self.runtime.goroutines);
             }
             Yield::Dump(dump) => info!(goroutines = dump.goroutines, "goroutine dump read"),
-            Yield::Profile { bytes, live_heap } => {
+            Yield::Profile { bytes, live_heap, language } => {
+                self.language = language.unwrap_or(self.language);
                 self.runtime.hear_live_heap(live_heap, Instant::now() + self.plan.stale_after());
                 match step.purpose {
                     Purpose::Evidence => self.keep_of_round(step.kind, bytes),

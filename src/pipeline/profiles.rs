@@ -71,6 +71,11 @@ impl ProfileKind {
     pub fn is_heap(self) -> bool {
         matches!(self, ProfileKind::Heap | ProfileKind::HeapAfterGc)
     }
+
+    /// Apps that are not Go have no such page, and of Go not all have it.
+    pub fn is_bonus(self) -> bool {
+        matches!(self, ProfileKind::Index | ProfileKind::GoroutineLeak | ProfileKind::GoroutineDump)
+    }
 }
 
 /// Somebody asks for a round of pulls now; what becomes of the wish is answered at once, the round takes seconds.

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::ledger::Ledger;
 use super::{ProfileKind, Target, WallClock};
 use crate::datadog::MAX_UPLOAD;
+use crate::pprof::language::Language;
 use crate::telemetry;
 
 /// The profiles of one round on their way to Datadog.
@@ -28,6 +29,7 @@ pub struct Upload {
     pub taken_at: f64,
     /// Uploads of this target before this one.
     pub sequence: u64,
+    pub language: Language,
     /// By the names that Datadog knows: one heap and two profiles of goroutines at most.
     pub profiles: Vec<(&'static str, Bytes)>,
 }
@@ -84,7 +86,7 @@ impl Outbox {
 }
 
 /// What an upload of this moment is called. Without an open incident there is no reason for one.
-pub fn about(ledger: &Ledger, target: &Target, clock: WallClock) -> Option<Upload> {
+pub fn about(ledger: &Ledger, target: &Target, language: Language, clock: WallClock) -> Option<Upload> {
     let incident = ledger.open.as_ref()?;
     Some(Upload {
         target: target.clone(),
@@ -94,6 +96,7 @@ pub fn about(ledger: &Ledger, target: &Target, clock: WallClock) -> Option<Uploa
         incident: incident.id.clone(),
         taken_at: clock(),
         sequence: 0,
+        language,
         profiles: Vec::new(),
     })
 }
@@ -128,6 +131,7 @@ mod tests {
             incident,
             taken_at: 9.0,
             sequence: 0,
+            language: Language::Go,
             profiles: Vec::new(),
         })
     }

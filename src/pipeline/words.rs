@@ -11,8 +11,10 @@ use std::time::Duration;
 use super::incident::Incident;
 use super::{Figures, Target, story};
 use crate::detect::AlertKind;
-use crate::pprof::Confidence;
+use crate::pprof::{Class, Confidence};
 use crate::snapshot::rfc3339;
+
+const LIMIT_IN: &str = "; limit in about ";
 
 /// What every event of this sidecar carries.
 #[derive(Clone, Debug, Default)]
@@ -60,10 +62,13 @@ pub fn verdict(incident: &Incident, figures: &Figures) -> String {
         return format!("{app} {}", growth(incident, &Figures::default()));
     }
     if let Some(naming) = incident.named() {
-        return format!("{app} leaks: {}{}", naming.sentence, outlook(incident, figures));
+        let leaks = if naming.class == Class::CacheFills { "" } else { " leaks" };
+        return format!("{app}{leaks}: {}{}", naming.sentence, outlook(incident, figures));
     }
     if let Some(before) = &incident.before {
-        return before.verdict.clone();
+        // How long there was is no longer so.
+        let told = before.verdict.split(LIMIT_IN).next().unwrap_or_default();
+        return format!("{told}{}", outlook(incident, figures));
     }
     let mut text = format!("{app}: {}", growth(incident, figures));
     if let Some(naming) = &incident.naming {
@@ -83,7 +88,7 @@ fn outlook(incident: &Incident, figures: &Figures) -> String {
         let _ = write!(text, "; {clients} StatsD clients are open");
     }
     if let Some(left) = figures.time_to_limit {
-        let _ = write!(text, "; limit in about {}", duration(left));
+        let _ = write!(text, "{LIMIT_IN}{}", duration(left));
     }
     text
 }

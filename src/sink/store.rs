@@ -199,6 +199,9 @@ impl Store {
 
     /// The last one that the incident's evidence was compared with stays with it.
     fn pin_base(&mut self, id: &str, incident: &str) {
+        if self.kept.iter().all(|kept| kept.id != id) {
+            return;
+        }
         for kept in &mut self.kept {
             if kept.id == id {
                 kept.pins.incident = Some((incident.to_owned(), Role::Base));

@@ -31,8 +31,6 @@ use super::random;
 use super::tunnel::Tunnel;
 use crate::datadog::{AGENT_PROFILES, INTAKE_PROFILES, Occasion, Process, ProfileForm, profile_form};
 use crate::pipeline::{StopTime, Upload};
-use crate::pprof::language::{self, Language};
-use crate::pprof::read;
 use crate::secret::Secret;
 use crate::telemetry;
 
@@ -146,9 +144,7 @@ impl Uploader {
     }
 
     async fn deliver(&mut self, upload: &Upload) -> Result<(), Failed> {
-        let profiles = upload.profiles.clone();
-        let language = tokio::task::spawn_blocking(move || language(&profiles)).await.unwrap_or_default();
-        let form = self.form(upload, language);
+        let form = self.form(upload);
         let mut pause = self.pause;
         for _ in 1..ATTEMPTS {
             match self.attempt(&form).await {
@@ -163,14 +159,14 @@ impl Uploader {
         self.attempt(&form).await
     }
 
-    fn form(&self, upload: &Upload, language: Language) -> ProfileForm {
+    fn form(&self, upload: &Upload) -> ProfileForm {
         let process = Process {
             service: &upload.app,
             host: self.settings.hostname.as_deref(),
             tags: &upload.tags,
             pid: upload.target.pid,
             incarnation: upload.target.incarnation,
-            language,
+            language: upload.language,
         };
         let occasion = Occasion {
             taken_at: upload.taken_at,
@@ -224,12 +220,6 @@ impl Uploader {
             Err(_) => {}
         }
     }
-}
-
-/// Reads the first profile: the viewer wants to know whose frames it shows.
-fn language(profiles: &[(&'static str, Bytes)]) -> Language {
-    let profile = profiles.first().and_then(|(_, bytes)| read::read(bytes, read::MAX_INFLATED).ok());
-    profile.map_or_else(Language::default, |profile| language::language(&profile.frames))
 }
 
 fn address(base: &str, path: &str) -> Result<Uri, String> {

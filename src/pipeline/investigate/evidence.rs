@@ -10,7 +10,7 @@ use crate::detect::Severity;
 use crate::pipeline::baselines::Baseline;
 use crate::pipeline::compare::Compared;
 use crate::pipeline::errand::known;
-use crate::pipeline::incident::KeptProfile;
+use crate::pipeline::incident::{KeptProfile, accuses};
 use crate::pipeline::plan::{Purpose, Step};
 use crate::pipeline::{Degraded, ProfileKind, PullFailed, upload, words};
 use crate::pprof::{Confidence, Naming};
@@ -52,7 +52,7 @@ impl Investigation {
             warn!("{words}");
             return self.remark("too_large", &words);
         }
-        self.outbox.add(kind, bytes, || upload::about(&self.ledger, self.target.as_ref()?, self.clock));
+        self.outbox.add(kind, bytes, || upload::about(&self.ledger, self.target.as_ref()?, self.language, self.clock));
     }
 
     /// Adds to the evidence of the name in hand, else of the one that stands, once.
@@ -69,8 +69,7 @@ impl Investigation {
         if step.kind == ProfileKind::Index {
             self.index.goroutines = None;
         }
-        // The count is a bonus: apps that are not Go have no such page. So are looks at goroutines beyond the profile.
-        if matches!(step.kind, ProfileKind::Index | ProfileKind::GoroutineLeak | ProfileKind::GoroutineDump) {
+        if step.kind.is_bonus() {
             info!(reason = failed.reason, "no {}: {}", step.kind.label(), failed.words);
             return;
         }
@@ -137,7 +136,7 @@ impl Investigation {
     /// Somebody was named from a plain heap, and after a collection nobody can be: the name stands, with that beside it.
     fn contradict(&mut self, naming: &Naming) {
         let named = self.ledger.open.as_ref().and_then(|it| it.named());
-        if named.is_some_and(is_plain) && !is_plain(naming) && !naming.is_named() {
+        if named.is_some_and(is_plain) && !is_plain(naming) && !accuses(naming) {
             self.remark(AFTER, &naming.sentence);
         }
     }

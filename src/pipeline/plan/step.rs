@@ -46,6 +46,13 @@ pub struct Step {
     pub purpose: Purpose,
 }
 
+impl Step {
+    /// Evidence that every app with a profiler gives; the others are a bonus of Go's.
+    pub fn is_owed(self) -> bool {
+        self.purpose == Purpose::Evidence && !self.kind.is_bonus()
+    }
+}
+
 /// Why a round is wished for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {

@@ -50,23 +50,19 @@ impl Pins {
     }
 }
 
-/// Takes back every pin that a newer profile has taken over; `kept` stands oldest first. Whether there was one.
-pub(super) fn take_over(kept: &mut [Kept]) -> bool {
+/// Takes back every pin that a newer profile has taken over; `kept` stands oldest first.
+pub(super) fn take_over(kept: &mut [Kept]) {
     let settled = |it: &Kept| it.pins.evidence().filter(|_| !it.pins.unread).map(str::to_owned);
     let last = kept.iter().rev().find_map(settled);
-    let mut any = false;
     for at in 0..kept.len() {
         let (older, newer) = kept.split_at_mut(at + 1);
         let it = &mut older[at];
-        let was = it.pins.clone();
         it.pins.baseline &= !newer.iter().any(|new| !new.pins.unread && new.pins.baseline && new.kind == it.kind);
         if is_over(it, newer, last.as_deref()) {
             it.pins.incident = None;
         }
         it.pins.unread &= it.pins.any();
-        any |= it.pins != was;
     }
-    any
 }
 
 fn is_over(it: &Kept, newer: &[Kept], last: Option<&str>) -> bool {

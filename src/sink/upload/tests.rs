@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::pipeline::Target;
+use crate::pprof::language::Language;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -49,7 +50,17 @@ fn upload() -> Upload {
     let (app, incident) = ("worker".to_owned(), "i1".to_owned());
     let profiles = vec![("heap.pprof", Bytes::from_static(b"\x1f\x8bheap"))];
     let tags = vec!["env:ci".to_owned()];
-    Upload { target, app, tags, trigger: "client_leak", incident, taken_at: 1e9, sequence: 0, profiles }
+    Upload {
+        target,
+        app,
+        tags,
+        trigger: "client_leak",
+        incident,
+        taken_at: 1e9,
+        sequence: 0,
+        language: Language::Go,
+        profiles,
+    }
 }
 
 /// An HTTP server of the answers, one connection each; gives its address and what was asked.
@@ -173,7 +184,8 @@ async fn an_upload_that_a_fault_broke_off_is_counted_and_the_next_one_goes() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let _local = metrics::set_default_local_recorder(&recorder);
     let (base, mut tasks) = server(&["200 OK"]).await;
-    let mut uploader = uploader(To::Agent(base));
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut uploader = uploader(To::Agent(format!("http://{}", silent.local_addr().unwrap())));
     let (send, mut uploads) = mpsc::channel(1);
     send.send(upload()).await.unwrap();
     // One look takes the upload from the queue; then the run is dropped, as a panic would.
@@ -183,6 +195,7 @@ async fn an_upload_that_a_fault_broke_off_is_counted_and_the_next_one_goes() {
         std::task::Poll::Ready(())
     })
     .await;
+    uploader.way = Way::Agent(address(&base, AGENT_PROFILES).unwrap());
     send.send(upload()).await.unwrap();
     drop(send);
     uploader.run(&mut uploads).await;

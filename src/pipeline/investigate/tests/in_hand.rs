@@ -101,11 +101,12 @@ async fn a_crit_during_a_round_begins_another_when_the_step_under_way_is_done() 
     let before = rig.pulls(5).await;
     assert_eq!(before.last(), Some(&ProfileKind::HeapAfterGc));
     rig.alarm(Severity::Crit).await;
-    rig.event().await;
-    assert_eq!(rig.pulled.borrow().len(), 5, "one pull at a time");
+    let (critical, named) = (rig.event().await, rig.event().await);
+    assert!(named.title.contains("leaks in statsd.newStatsdBuffer"), "{} {}", critical.title, named.title);
+    assert_eq!(rig.pulled.borrow().len(), 5, "one pull at a time, and what is in hand is told meanwhile");
     let kinds = rig.pulls(9).await;
     let critical = [ProfileKind::Heap, ProfileKind::Index, ProfileKind::HeapAfterGc, ProfileKind::Goroutine];
     assert_eq!(kinds[5..9], critical);
-    assert!(rig.event().await.title.contains("leaks in statsd.newStatsdBuffer"));
-    assert_eq!(rig.runtime.borrow().pulls_error, 0);
+    let settled = rig.runtime.wait_for(|runtime| runtime.pulls_error == 0);
+    timeout(Duration::from_secs(60), settled).await.expect("every pull is accounted for").expect("it runs");
 }

@@ -62,6 +62,8 @@ const PATIENCE: Duration = Duration::from_secs(75);
 
 /// A healthy program has work for so long before it is asked for profiles: its cache is full then.
 const WARM: Duration = Duration::from_secs(10);
+/// So long without growth.
+const STANDS: Duration = Duration::from_secs(5);
 
 /// Rounds of profiles of a healthy program, five seconds apart.
 const ROUNDS: usize = 5;
@@ -157,8 +159,15 @@ fn peace(dir: &Path, (program, in_waves): (&str, bool), profiles: &Path) -> Resu
     let app = App::start(&dir.join(program));
     let sidecar = watch(&app, profiles);
     app.leak();
-    let began = Instant::now();
-    wait_for(WARM + Duration::from_secs(10), "it to be warm", || (began.elapsed() >= WARM).then_some(()));
+    let (began, mut most, mut since) = (Instant::now(), 0, Instant::now());
+    // What fills up is no healthy program before it is full, which takes longer on a busy machine.
+    wait_for(Duration::from_secs(90), "it to be warm, and to reach no new height", || {
+        let rss = rss_bytes(app.child.0.id());
+        if rss > most + (1 << 20) {
+            (most, since) = (rss, Instant::now());
+        }
+        (began.elapsed() >= WARM && since.elapsed() >= STANDS).then_some(())
+    });
     for round in 1..=ROUNDS {
         pull_now(&sidecar);
         wait_for(Duration::from_secs(60), "a round", || (heaps(&sidecar, profiles).len() >= round).then_some(()));

@@ -206,6 +206,7 @@ fn fails(words: &str) -> Result<Pulled, PullFailed> {
 fn answer(kind: ProfileKind, clients: i64) -> Pulled {
     match kind {
         ProfileKind::Index => Pulled::Index(Index { goroutines: Some(40), leak_profile: false }),
+        ProfileKind::GoroutineDump => Pulled::Dump(bytes::Bytes::new()),
         ProfileKind::Goroutine => Pulled::Profile(encode(&goroutines(&[(&[WATCH], 200 * clients)]))),
         _ => Pulled::Profile(encode(&heap(&[(&[BUFFER, JOB], 20 * clients * MIB)]))),
     }
@@ -231,6 +232,7 @@ fn harm(kind: ProfileKind, clients: i64) -> Pulled {
     let stack: &[&str] = &[&leaf, &owner];
     match kind {
         ProfileKind::Index => Pulled::Index(Index { goroutines: Some(40), leak_profile: false }),
+        ProfileKind::GoroutineDump => Pulled::Dump(bytes::Bytes::new()),
         ProfileKind::Goroutine => Pulled::Profile(encode(&goroutines(&[(stack, 200 * clients)]))),
         _ => Pulled::Profile(encode(&heap(&[(stack, 20 * clients * MIB)]))),
     }

@@ -7,11 +7,15 @@ import (
 	"oomwatch.example/leaks/rig"
 )
 
-const bound = 320
+// Pages so large that a sampled heap tells their sum: of small ones that come and go it is some mebibytes off, up and down.
+const (
+	bound = 6
+	size  = 2 << 20
+)
 
 var (
 	cache [bound][]byte
-	next  int
+	calls int
 )
 
 func main() {
@@ -22,9 +26,13 @@ func main() {
 	})
 }
 
+// A page every 400 ms.
 func fill() {
-	page := make([]byte, 64<<10)
+	calls++
+	if calls%20 != 0 {
+		return
+	}
+	page := make([]byte, size)
 	rig.Touch(page)
-	cache[next%bound] = page
-	next++
+	cache[calls/20%bound] = page
 }

@@ -7,8 +7,10 @@
 #[allow(dead_code, unused_imports)]
 mod pprof;
 
+use std::time::Duration;
+
 use libfuzzer_sys::fuzz_target;
-use pprof::{Culprit, Input, Naming, Profile, names, read::read};
+use pprof::{Culprit, Input, Look, Looks, Naming, Profile, names, read::read};
 
 /// Small, so that the caps are met; the program's is 64 MiB.
 const MAX_INFLATED: usize = 1 << 20;
@@ -19,8 +21,9 @@ fuzz_target!(|input: &[u8]| {
     let base = read(base, MAX_INFLATED).ok();
     let Ok(now) = read(now, MAX_INFLATED) else { return };
     whole(&now);
-    let alone = naming(None, &now, None);
-    let naming = naming(base.as_ref(), &now, Some(&alone));
+    let alone = naming(None, &now, Looks::default());
+    let looks = [base.as_ref().unwrap_or(&now), &now].map(|heap| Look::of(Duration::ZERO, 0, heap, Some(&now)));
+    let naming = naming(base.as_ref(), &now, Looks { now: Some(&looks[1]), earlier: &looks[..1] });
     check(&alone);
     check(&naming);
     let _ = pprof::flat(base.as_ref(), &now);
@@ -29,9 +32,9 @@ fuzz_target!(|input: &[u8]| {
 });
 
 /// Each profile stands for heap and for goroutines: what a profile holds is the app's choice.
-fn naming(base: Option<&Profile>, now: &Profile, previous: Option<&Naming>) -> Naming {
+fn naming(base: Option<&Profile>, now: &Profile, looks: Looks) -> Naming {
     let heaps = Input::of_heaps(base, now, 60.0);
-    pprof::name(&Input { goroutines: Some((base, now)), rss_growth_bytes: Some(64 << 20), previous, ..heaps })
+    pprof::name(&Input { goroutines: Some((base, now)), rss_growth_bytes: Some(64 << 20), looks, ..heaps })
 }
 
 /// What is indexed later without a check.

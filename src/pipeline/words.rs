@@ -1,5 +1,5 @@
 //! What is said of an incident: its verdict, and figures as people say them. Pure: values in, words out. Its events are made in
-//! [`super::event`].
+//! `super::event`.
 //!
 //! Names come from the app's profiles and datagrams, so they may hold anything: every string is cut and stripped of control
 //! characters before it stands in a sentence.

@@ -41,12 +41,12 @@ impl<'a> Delta<'a> {
     pub fn between<const N: usize>(base: Option<&'a Profile>, now: &'a Profile, columns: [(usize, usize); N]) -> Self {
         let seed = foldhash::quality::RandomState::default();
         let mut changes = Vec::new();
-        add(&mut changes, now, columns.map(|it| it.1), |value| value, 0, &seed);
+        add(&mut changes, now, columns.map(|it| it.1), |value| value.max(-i64::MAX), 0, &seed);
         if let Some(base) = base {
-            add(&mut changes, base, columns.map(|it| it.0), i64::saturating_neg, nodes(now), &seed);
+            add(&mut changes, base, columns.map(|it| it.0), |value| -value.max(-i64::MAX), nodes(now), &seed);
         }
         changes.sort_unstable_by_key(|change| (change.hash, change.stack));
-        changes.dedup_by(|next, first| next.hash == first.hash && first.take_in(next));
+        sum(&mut changes);
         changes.retain(|change| change.values != [0; COLUMNS]);
         changes.sort_unstable_by_key(|change| change.stack);
         let frames = now.frames.iter().chain(base.iter().flat_map(|base| &base.frames)).collect();
@@ -88,11 +88,20 @@ impl<'a> Delta<'a> {
     }
 }
 
-impl Change {
-    fn take_in(&mut self, other: &Change) -> bool {
-        self.values.iter_mut().zip(other.values).for_each(|(sum, value)| *sum = sum.saturating_add(value));
-        true
+/// Sums the changes of each stack, which stand side by side. Wide, so that a profile minus itself is nothing whatever it holds.
+fn sum(changes: &mut Vec<Change>) {
+    let (mut end, mut at) = (0, 0);
+    while at < changes.len() {
+        let (first, mut sums, mut count) = (changes[at], [0_i128; COLUMNS], 0);
+        for change in changes[at..].iter().take_while(|it| it.hash == first.hash) {
+            sums.iter_mut().zip(change.values).for_each(|(sum, value)| *sum += i128::from(value));
+            count += 1;
+        }
+        let values = sums.map(|sum| sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64);
+        changes[end] = Change { values, ..first };
+        (end, at) = (end + 1, at + count);
     }
+    changes.truncate(end);
 }
 
 fn nodes(profile: &Profile) -> u32 {
@@ -179,6 +188,15 @@ mod tests {
         let once = heap(&[(&["main.b main.go 2", leaf, caller], 1), (&[leaf, caller], 15)]);
         assert!(Delta::between(Some(&once), &twice, [(3, 3)]).changes.is_empty());
         assert!(Delta::between(Some(&twice), &once, [(3, 3)]).changes.is_empty());
+    }
+
+    #[test]
+    fn a_profile_minus_itself_is_nothing_whatever_it_holds() {
+        let stack: &[&str] = &["main.a main.go 1"];
+        for values in [[i64::MIN, 1], [i64::MIN, i64::MIN], [i64::MAX, i64::MAX]] {
+            let profile = heap(&values.map(|value| (stack, value)));
+            assert!(Delta::between(Some(&profile), &profile, [(3, 3)]).changes.is_empty(), "{values:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! or a limit.
 
 use super::delta::Delta;
+use super::flat::place;
 use super::names::{self, Kind};
 use super::naming::Culprit;
 use super::read::{Frame, Profile, SampleType};
@@ -130,7 +131,7 @@ pub fn comparable(base: &Profile, now: &Profile) -> Result<(), String> {
 fn space_column(base: Option<&Profile>, now: &Profile) -> (usize, usize) {
     let of_now = now.type_index("inuse_space").unwrap_or(now.default_type);
     let name = now.sample_types.get(of_now).map_or("", |kind| kind.name.as_str());
-    (base.and_then(|base| base.type_index(name)).unwrap_or(usize::MAX), of_now)
+    (base.map_or(usize::MAX, |base| place(base, name, of_now)), of_now)
 }
 
 fn objects_column(base: Option<&Profile>, now: &Profile) -> (usize, usize) {

@@ -47,7 +47,7 @@ pub fn flat<'a>(base: Option<&'a Profile>, now: &'a Profile) -> Flat<'a> {
 }
 
 /// Where a sample type stands: at the same place if it can, for a damaged profile may have two of one name.
-fn place(profile: &Profile, name: &str, likely: usize) -> usize {
+pub(super) fn place(profile: &Profile, name: &str, likely: usize) -> usize {
     let is_there = profile.sample_types.get(likely).is_some_and(|it| it.name == name);
     if is_there { likely } else { profile.type_index(name).unwrap_or(usize::MAX) }
 }

@@ -1,7 +1,7 @@
 //! The disk spool as the dispatch sees it: which files there are, what they take, what may be asked of the disk now.
 //!
 //! One file for each payload ([`record`]), worked on a job at a time on a thread for blocking work ([`disk`]), through a narrow
-//! [`storage`]. A file is deleted only after its payload was taken or given up. When the disk fails, payloads stay in memory
+//! [`super::storage`]. A file is deleted only after its payload was taken or given up. When the disk fails, payloads stay in memory
 //! and the disk is tried again a second later; when the folder cannot be used at all, the spool is off for as long as we run.
 
 pub(super) mod disk;

@@ -1,8 +1,8 @@
 //! Keeps profiles: on disk where there is a folder, else in memory, and in memory too when the disk fails.
 //!
 //! Bounded on both sides, because a kubelet evicts the whole pod when its volume is over quota: room is made before a profile
-//! is written. The oldest that is not pinned goes first, and what is pinned ([`pins`]: nine or so) gives way to nothing but another
-//! pin. Reasons and pins outlive a restart in an [`index`] beside the files.
+//! is written. The oldest that is not pinned goes first, and what is pinned (`pins`: nine or so) gives way to nothing but another
+//! pin. Reasons and pins outlive a restart in an `index` beside the files.
 
 mod index;
 mod pins;

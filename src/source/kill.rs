@@ -226,7 +226,7 @@ mod tests {
             assert!(since(SavedTarget { incarnation: 999, ..before }).is_some(), "another has its pid");
             fixture.write(EVENTS, now);
             let events = std::fs::read(fixture.path().join(EVENTS)).unwrap();
-            fixture.remove("proc/10");
+            // Before the first one goes, for its inode would be given to another file at once.
             if !is_shared {
                 fixture.process(12, 1, "other");
                 fixture.write("proc/12/cgroup", "0::/other\n");
@@ -234,6 +234,7 @@ mod tests {
                 fixture.write("proc/12/root/sys/fs/cgroup/memory.stat", "anon 1\n");
                 fixture.write("proc/12/root/sys/fs/cgroup/memory.events", std::str::from_utf8(&events).unwrap());
             }
+            fixture.remove("proc/10");
             assert_eq!(since(before), Some(expected), "{now}");
             assert_eq!(since(SavedTarget { kills: None, ..before }), Some(Gone::Unknown));
         }

@@ -5,11 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-/// Whether a terminal may take it for more than a letter: controls (a C1 code is a whole escape sequence to some) and what turns
-/// the direction of text.
-fn is_harmful(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
+use crate::pprof::names::is_harmful;
 
 /// A name in a line of its own, whole.
 pub(super) fn name(text: &str) -> String {

@@ -214,9 +214,18 @@ impl Incident {
     /// The function that leaked and who made it: by our own profiles, else as the sidecar before this one had it.
     pub fn culprit(&self) -> Option<(&str, &str)> {
         let ours = self.named().and_then(|it| it.culprits.first()).map(|it| (&*it.function, &*it.made_by));
-        let named = || self.before.as_ref().filter(|it| it.state == State::Named.label());
-        let earlier = || named()?.culprits.first().map(|it| (&*it.function, &*it.made_by));
-        ours.or_else(earlier)
+        ours.or_else(|| self.earlier_culprit())
+    }
+
+    /// Whom the sidecar before this one named.
+    pub fn earlier_culprit(&self) -> Option<(&str, &str)> {
+        let named = self.before.as_ref().filter(|it| it.state == State::Named.label())?;
+        named.culprits.first().map(|it| (&*it.function, &*it.made_by))
+    }
+
+    /// Our own naming, where it is what the story says: what the sidecar before this one named stands until we name somebody.
+    pub fn own_naming(&self) -> Option<&Naming> {
+        self.naming.as_ref().filter(|_| self.before.is_none() || self.is_named())
     }
 
     /// Whether profiles named somebody.

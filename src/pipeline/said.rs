@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Figures;
-use super::incident::{Incident, IncidentKind, State};
+use super::incident::{Incident, IncidentKind};
 use crate::detect::{AlertKind, Severity};
 use crate::pprof::{Confidence, Culprit, Naming};
 
@@ -62,20 +62,14 @@ fn top(naming: &Naming) -> Option<Top> {
     naming.culprits.first().map(|Culprit { function, made_by, .. }| (function.clone(), made_by.clone()))
 }
 
-/// Whom the sidecar before this one named.
-fn earlier(incident: &Incident) -> Option<Top> {
-    let before = incident.before.as_ref().filter(|it| it.state == State::Named.label())?;
-    before.culprits.first().map(|it| (it.function.clone(), it.made_by.clone()))
-}
-
 impl Said {
     /// What is owed of the name: the first, one more that is another, one more that is sure. In a crash loop the first alone.
     pub fn of_the_name(&self, incident: &Incident) -> Option<Turn> {
         let naming = incident.named()?;
         let Some((told, confidence)) = &self.name else {
-            return match earlier(incident) {
-                Some(told) if top(naming).as_ref() == Some(&told) => None,
-                Some((function, _)) => Some(Turn::Renamed(function)),
+            return match incident.earlier_culprit() {
+                told @ Some(_) if told == incident.culprit() => None,
+                Some((function, _)) => Some(Turn::Renamed(function.to_owned())),
                 None => Some(Turn::Named),
             };
         };

@@ -7,7 +7,6 @@ use crate::pprof::Culprit;
 use crate::snapshot::{CulpritView, EvidenceView, IncidentView, ProfileView, rfc3339};
 
 pub fn incident(incident: &Incident) -> IncidentView {
-    let naming = incident.naming.as_ref();
     let before = incident.before.as_deref();
     let profiles = before.iter().flat_map(|it| it.profiles.clone()).chain(incident.profiles.iter().map(profile));
     IncidentView {
@@ -20,7 +19,7 @@ pub fn incident(incident: &Incident) -> IncidentView {
         closed_at: incident.closed_at.map(rfc3339),
         state: incident.state.label(),
         verdict: incident.verdict.clone(),
-        culprits: match naming.filter(|_| before.is_none() || incident.is_named()) {
+        culprits: match incident.own_naming() {
             Some(naming) => naming.culprits.iter().map(culprit).collect(),
             None => before.map_or_else(Vec::new, |it| it.culprits.clone()),
         },
@@ -46,8 +45,7 @@ fn evidence(incident: &Incident) -> Vec<EvidenceView> {
         let remedy = naming.remedy.map(|text| EvidenceView { kind: "remedy".to_owned(), text: text.to_owned() });
         let sure = EvidenceView { kind: "how sure".to_owned(), text: words::sureness(naming.confidence).to_owned() };
         let seen = naming.evidence.iter().map(|(kind, text)| EvidenceView { kind: kind.clone(), text: text.clone() });
-        let stands = incident.before.is_none() || incident.is_named();
-        stands.then_some(sure).into_iter().chain(seen).chain(remedy)
+        incident.own_naming().map(|_| sure).into_iter().chain(seen).chain(remedy)
     });
     let mut all: Vec<EvidenceView> = rules.chain(naming).collect();
     for old in incident.before.iter().flat_map(|it| &it.evidence) {

@@ -202,13 +202,18 @@ fn elide_types(name: &str) -> String {
     out
 }
 
+/// Whether a terminal may take it for more than a letter: controls (a C1 code is a whole escape sequence to some) and what turns
+/// the direction of text.
+pub fn is_harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A name fit for a sentence: no control characters, none that turn the direction of text, no backticks, at most [`MAX_NAME`]
 /// characters.
 pub fn clean(name: &str) -> String {
     let mut chars = name.chars().map(|c| match c {
         '`' => '\'',
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
-        c if c.is_control() => '?',
+        c if is_harmful(c) => '?',
         c => c,
     });
     let mut out: String = chars.by_ref().take(MAX_NAME).collect();

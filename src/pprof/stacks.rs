@@ -27,26 +27,6 @@ pub(super) struct Node {
     pub location: u32,
 }
 
-/// Finds nodes by what they are. Seeded, for an app could choose numbers that collide.
-#[derive(Debug, Default)]
-pub(super) struct Index {
-    table: HashTable<u32>,
-    hasher: RandomState,
-}
-
-impl Index {
-    /// Where a node stands, `of` telling the node at a place.
-    pub fn find(&self, node: Node, of: impl Fn(u32) -> Node) -> Option<u32> {
-        self.table.find(hash(&self.hasher, node), |at| of(*at) == node).copied()
-    }
-
-    /// Notes that `node` stands at `at`; it must not be in here yet.
-    pub fn keep(&mut self, node: Node, at: u32, of: impl Fn(u32) -> Node) {
-        let hasher = &self.hasher;
-        self.table.insert_unique(hash(hasher, node), at, |at| hash(hasher, of(*at)));
-    }
-}
-
 fn hash(hasher: &RandomState, node: Node) -> u64 {
     hasher.hash_one(u64::from(node.parent) << 32 | u64::from(node.location))
 }
@@ -55,7 +35,10 @@ fn hash(hasher: &RandomState, node: Node) -> u64 {
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
-    index: Index,
+    /// Where a node stands.
+    index: HashTable<u32>,
+    /// Seeded, for an app could choose numbers that collide.
+    hasher: RandomState,
     /// Nodes found lately, by their hash: a look into the index is two misses of the processor's cache.
     recent: Box<[u32; RECENT]>,
     /// The nodes of the latest stack, outermost first. Neighbours in a profile share five parts of six.
@@ -64,7 +47,9 @@ pub(super) struct Tree {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { nodes: Vec::new(), index: Index::default(), recent: Box::new([ROOT; RECENT]), path: Vec::new() }
+        let recent = Box::new([ROOT; RECENT]);
+        let (index, hasher) = (HashTable::new(), RandomState::default());
+        Self { nodes: Vec::new(), index, hasher, recent, path: Vec::new() }
     }
 }
 
@@ -89,13 +74,13 @@ impl Tree {
     }
 
     fn find(&mut self, node: Node) -> Option<u32> {
-        let hash = hash(&self.index.hasher, node);
+        let hash = hash(&self.hasher, node);
         let slot = hash as usize % RECENT;
         let at = self.recent[slot];
         if self.nodes.get(at as usize) == Some(&node) {
             return Some(at);
         }
-        let found = self.index.find(node, |at| self.nodes[at as usize]);
+        let found = self.index.find(hash, |at| self.nodes[*at as usize] == node).copied();
         self.recent[slot] = found.unwrap_or(at);
         found
     }
@@ -104,7 +89,8 @@ impl Tree {
         budget.charge(NODE_COST)?;
         let at = u32::try_from(self.nodes.len()).expect("the budget ends long before 2^32 nodes");
         self.nodes.push(node);
-        self.index.keep(node, at, |at| self.nodes[at as usize]);
+        let place = |at: &u32| hash(&self.hasher, self.nodes[*at as usize]);
+        self.index.insert_unique(hash(&self.hasher, node), at, place);
         Ok(at)
     }
 

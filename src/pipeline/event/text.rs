@@ -169,9 +169,7 @@ fn since(stand: &Stand, now: f64) -> String {
 
 /// How sure the name is, and what else it could be.
 fn sure(incident: &Incident, scene: &Scene) -> Option<String> {
-    // What a sidecar before this one named stands until we name somebody ourselves.
-    let ours = incident.naming.as_ref().filter(|_| incident.before.is_none() || incident.is_named());
-    let Some(naming) = ours else {
+    let Some(naming) = incident.own_naming() else {
         return incident.pull_failure.as_ref().map(|failure| format!("no profile: {}", said(failure, SENTENCE)));
     };
     let mut text = format!("how sure: {}", sureness(naming.confidence));
